@@ -1,0 +1,67 @@
+# Everything a contributor types. `make help` lists the targets; each carries its line after `##`.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+UV     := 0.13.9
+
+CHECKED    := coordinator tests
+FAST_TESTS := $(wildcard tests/unit tests/property)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo run check test integration format lock image clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## create .venv with every dependency pinned by hash, and .venv/bin/coordinator
+
+# The stamp makes a second `make install` instant; whatever changes the environment is named here.
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which with: make PYTHON=python3.12 install")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+	@echo "installed: $(BIN)/coordinator"
+
+demo: $(STAMP) ## watch a few thousand units go through real servers, started for the occasion
+	@$(BIN)/coordinator demo
+
+run: $(STAMP) ## run the daemon with config/coordinator.toml
+	@$(BIN)/coordinator run
+
+check: $(STAMP) ## format, lint, types, imports, unit and property tests; needs no server
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest $(FAST_TESTS)
+
+test: $(STAMP) ## every test, against real servers that it starts by itself
+	$(BIN)/pytest tests
+
+integration: $(STAMP) ## only the tests that need real servers
+	$(BIN)/pytest -m "integration or acceptance" tests
+
+format: $(STAMP) ## put the code into its format, and repair what the linter can
+	$(BIN)/ruff check --fix-only $(CHECKED)
+	$(BIN)/ruff format $(CHECKED)
+
+LOCK := .lock-venv/bin/uv pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --annotation-style=line --quiet
+
+lock: ## resolve requirements/*.txt anew from pyproject.toml
+	@test -x .lock-venv/bin/uv || $(PYTHON) -m venv .lock-venv
+	@.lock-venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
+	$(LOCK) --upgrade --all-extras pyproject.toml --output-file requirements/dev.txt
+	$(LOCK) --upgrade --constraint requirements/dev.txt pyproject.toml --output-file requirements/runtime.txt
+
+image: ## build the container image
+	docker build --tag coordinator:dev .
+
+clean: ## remove what this file and the tools made, servers' data included
+	rm -rf $(VENV) .lock-venv .devstack .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	find coordinator tests -name __pycache__ -type d -prune -exec rm -rf {} +
