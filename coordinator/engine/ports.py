@@ -1,0 +1,219 @@
+"""What the engine asks of the world. One method is one transaction.
+
+Each docstring says what is durable when the method returns and what is true if it raises. All
+methods may raise `StoreUnavailable` (nothing was done), `ResultUnknown` (I11: it may be done, or
+may still happen; the connection has been thrown away) and `Fenced` (nothing was done, and never
+will be again by this worker). Time-outs are set inside the drivers; callers never cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from coordinator.domain.decide import Image, ImageKey
+from coordinator.domain.errors import Problem
+from coordinator.domain.operation import Unit
+from coordinator.domain.publishing import Done as Done
+from coordinator.domain.publishing import Message as Message
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a batch at one participant.
+
+    ``done``: the branch is durably applied, by this call or an earlier one (then as its undo
+    record tells, rule 7). ``refused``: decided against under the lock; nothing of it is applied.
+    ``blocked``: a tombstone stands there; the unit is being compensated. ``busy``: an outsider
+    holds a row of it; nothing of it is applied, try again.
+    """
+
+    done: Mapping[int, tuple[Done, ...]]
+    refused: Mapping[int, Problem] = field(default_factory=dict)
+    blocked: frozenset[int] = frozenset()
+    busy: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """What the compensation of one unit's branch found.
+
+    ``wrote``: the branch had been applied and had written something, and that is undone now (or
+    was before). ``problem`` is set when a person is needed (`foreign_write`, `undo_failed`):
+    then the branch is untouched as a whole (F29).
+    """
+
+    wrote: bool
+    problem: Problem | None = None
+
+
+class Participant(Protocol):
+    """One store that is not the journal's: it applies and undoes branches.
+
+    ``lane`` is a small number, stable per engine lane: transactions of different lanes write
+    different fence documents and so never collide (rule 3).
+    """
+
+    @property
+    def store(self) -> str:
+        """The store's name in the configuration."""
+
+    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+        """Read the images of all keys of these units' branches here, without locks. Read only."""
+
+    async def apply(self, lane: int, units: Sequence[Unit]) -> Applied:
+        """Apply the branches in one transaction, with an undo record per unit.
+
+        Returns: what is durable, by ``seq``. Raises `BatchRefused` when the store refused a
+        write and `StoreBusy` when an outsider held something and the store did not tell whose
+        it was: nothing of the batch is applied by this call.
+        """
+
+    async def compensate(self, lane: int, units: Sequence[Unit]) -> Mapping[int, Undone]:
+        """Undo the branches in one transaction; plant a tombstone where nothing was applied.
+
+        Returns: by ``seq``; units that are missing in it were busy, try again. After it returns
+        no late apply of these units can succeed here. Running it again changes nothing more.
+        Raises `BatchRefused` when an undo was refused: nothing was undone by this call.
+        """
+
+    async def enrol(self, worker: int, lanes: int) -> None:
+        """Make this worker's fences, not yet fenced. Idempotent."""
+
+    async def fence(self, worker: int) -> None:
+        """Fence another worker: when this returns, no transaction of it can commit here (I9)."""
+
+    async def sweep(self, unit_ids: Sequence[str]) -> None:
+        """Delete the undo records and tombstones of units that are final for long."""
+
+    async def ping(self) -> None:
+        """Answer if the store is reachable and writable."""
+
+    async def close(self) -> None:
+        """Let connections go, in bounded time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A unit that goes to the pivot: applied everywhere else, as ``done`` says."""
+
+    unit: Unit
+    done: tuple[Done, ...]
+    in_doubt: bool
+    """Whether an apply was sent anywhere else: a refusal then is a compensation (rule 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A unit that is refused. ``in_doubt``: an apply may have been sent (rule 1)."""
+
+    unit: Unit
+    problem: Problem
+    in_doubt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """What a journal transaction decided, by ``seq``.
+
+    ``compensating``: durable, to be undone now, with the cause. ``busy``: untouched, try again.
+    ``lost``: no longer ours or no longer in the status that we thought; drop them.
+    """
+
+    committed: frozenset[int] = frozenset()
+    rejected: frozenset[int] = frozenset()
+    compensating: Mapping[int, Problem] = field(default_factory=dict)
+    busy: frozenset[int] = frozenset()
+    lost: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of a compensation: ``wrote`` makes it `compensated`, else `rejected` (F6)."""
+
+    unit: Unit
+    cause: Problem
+    wrote: bool
+    problem: Problem | None = None
+    """Set when a person is needed: the unit is parked instead."""
+
+
+class Pivot(Protocol):
+    """The journal's side of execution."""
+
+    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+        """Read the images of the journal store's branches, without locks. Read only."""
+
+    async def conclude(
+        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
+    ) -> Concluded:
+        """Commit what can be committed and refuse the rest, in one journal transaction.
+
+        Durable on return: for each committed unit its data, status, outcome and events, and its
+        locks are gone; refused ones are rejected (with outcome) or compensating. Raises
+        `BatchRefused` or `StoreBusy` when a data write failed: nothing is changed by this call.
+        """
+
+    async def finish(self, endings: Sequence[Ending]) -> Concluded:
+        """End compensations in one journal transaction: status, outcome, locks released."""
+
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One Kafka record as it was read: nothing in it has been looked at."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+Partition = tuple[str, int]
+"""(topic, partition number)."""
+
+
+class Intake(Protocol):
+    """What the Kafka intake asks of the engine and the journal."""
+
+    async def positions(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        """Read the journal's next offsets; a partition never read before is missing."""
+
+    async def admit(self, records: Sequence[Record]) -> frozenset[Partition]:
+        """Journal the records, in their order per partition, and take them in.
+
+        Durable on return: intents, positions and the refusals' answers. Returns the partitions
+        whose position was not ours any more: their records were dropped, seek again.
+        """
+
+    def has_room(self) -> bool:
+        """Whether intake may go on (the backlog is below its bound, no store is away)."""
+
+
+class Outbox(Protocol):
+    """What the relay asks of the journal."""
+
+    async def hold_lease(self) -> bool:
+        """Take or renew the relay's lease; whether it is ours until its TTL has passed."""
+
+    async def claim(self, rows_max: int) -> Sequence[tuple[int, Sequence[Message]]]:
+        """Read the oldest outbox rows (id, messages) in id order. They stay until deleted."""
+
+    async def delete(self, rows: Sequence[int]) -> None:
+        """Delete rows whose messages were all acknowledged or set aside."""
+
+    async def set_aside(self, rows: Sequence[int], topic: str, messages: Sequence[Message]) -> None:
+        """Keep messages of a topic that refuses, in their order, under that topic's own queue."""
+
+    async def claim_aside(self, topic: str, limit: int) -> Sequence[tuple[int, Message]]:
+        """Read the oldest messages that were set aside for a topic, in order."""
+
+    async def delete_aside(self, ids: Sequence[int]) -> None:
+        """Delete set-aside messages that were acknowledged."""
+
+    async def topics_aside(self) -> frozenset[str]:
+        """The topics that have messages set aside."""
