@@ -1,0 +1,422 @@
+"""The catalogue of log events: every name that a log line's ``event`` can have.
+
+Owns the names, and for each its level, fields, meaning and remedy; ``docs/reference/log-events.md``
+is generated from it (``python -m coordinator.log_events``). A name is stable: alerts are built on
+it. It has no dynamic part. To add one: a member, and its `Entry` below; a test refuses a member
+without an entry, and a page that was not generated again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class LogEvent(StrEnum):
+    """What happened, as a stable dotted name."""
+
+    DAEMON_STARTING = "daemon.starting"
+    DAEMON_READY = "daemon.ready"
+    DAEMON_DRAINING = "daemon.draining"
+    DAEMON_DRAIN_LATE = "daemon.drain_late"
+    DAEMON_STOPPED = "daemon.stopped"
+    DAEMON_TASK_FAILED = "daemon.task_failed"
+    CONFIG_LOADED = "config.loaded"
+    CONFIG_INVALID = "config.invalid"
+    CONFIG_WARNING = "config.warning"
+    JOURNAL_MIGRATED = "journal.migrated"
+    DEPENDENCY_AWAY = "dependency.away"
+    DEPENDENCY_LOST = "dependency.lost"
+    DEPENDENCY_RESTORED = "dependency.restored"
+    INTAKE_ASSIGNED = "intake.assigned"
+    INTAKE_REVOKED = "intake.revoked"
+    INTAKE_PAUSED = "intake.paused"
+    INTAKE_RESUMED = "intake.resumed"
+    INTAKE_POSITION_LOST = "intake.position_lost"
+    INTAKE_REBUILT = "intake.rebuilt"
+    UNIT_ACCEPTED = "unit.accepted"
+    UNIT_FINISHED = "unit.finished"
+    UNIT_PARKED = "unit.parked"
+    UNIT_DUPLICATE = "unit.duplicate"
+    UNIT_REFUSED = "unit.refused"
+    UNIT_SET_ASIDE = "unit.set_aside"
+    UNIT_CANCEL_IGNORED = "unit.cancel_ignored"
+    UNIT_CANCEL_UNKNOWN = "unit.cancel_unknown"
+    BATCH_RETRIED = "batch.retried"
+    BATCH_BISECTED = "batch.bisected"
+    COMPENSATION_STARTED = "compensation.started"
+    COMPENSATION_FINISHED = "compensation.finished"
+    COMPENSATION_RETRIED = "compensation.retried"
+    COMPENSATION_REFUSED = "compensation.refused"
+    WORKER_ENROLLED = "worker.enrolled"
+    WORKER_LEASE_LOST = "worker.lease_lost"
+    WORKER_TAKEN_OVER = "worker.taken_over"
+    WORKER_FENCED = "worker.fenced"
+    RELAY_STARTED = "relay.started"
+    RELAY_RETRIED = "relay.retried"
+    RELAY_TOPIC_SET_ASIDE = "relay.topic_set_aside"
+    RELAY_TOPIC_RESTORED = "relay.topic_restored"
+    RELAY_REBUILT = "relay.rebuilt"
+    TOPIC_CREATED = "topic.created"
+    COLLECTION_CREATED = "collection.created"
+    DEAD_LETTER_WRITTEN = "dead_letter.written"
+    SWEEP_FINISHED = "sweep.finished"
+    OPERATOR_ACTION = "operator.action"
+    HTTP_FAILED = "http.failed"
+    LIBRARY_MESSAGE = "library.message"
+    LOG_DROPPED = "log.dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event's row in the catalogue. ``fields`` are those beyond timestamp to message."""
+
+    event: LogEvent
+    level: str
+    fields: tuple[str, ...]
+    meaning: str
+    remedy: str = "None needed."
+
+
+_E = LogEvent
+_ERROR_FIELDS = ("error.type", "error.message")
+
+CATALOGUE: Final[tuple[Entry, ...]] = (
+    Entry(_E.DAEMON_STARTING, "info", ("worker", "version"), "The process is up."),
+    Entry(
+        _E.DAEMON_READY,
+        "info",
+        ("worker", "duration_ms"),
+        "Configuration, mappings and every server are checked; units are being taken in.",
+    ),
+    Entry(
+        _E.DAEMON_DRAINING,
+        "info",
+        ("reason",),
+        "Intake stops, what is in flight is finished, the relay is flushed.",
+    ),
+    Entry(
+        _E.DAEMON_DRAIN_LATE,
+        "warning",
+        ("step", "duration_ms"),
+        "A step of the drain did not end in its time; the daemon leaves without it.",
+        "None for the data: what is unfinished goes on at the next start or at another daemon. "
+        "Look for a server that is away.",
+    ),
+    Entry(_E.DAEMON_STOPPED, "info", ("exit_code", "duration_ms"), "The process leaves."),
+    Entry(
+        _E.DAEMON_TASK_FAILED,
+        "error",
+        ("task", *_ERROR_FIELDS, "error.stack"),
+        "A supervised task ended that should not; the daemon drains and exits non-zero.",
+        "Let the daemon be started again. If it repeats, report the stack: it is a bug.",
+    ),
+    Entry(_E.CONFIG_LOADED, "info", ("path", "entities"), "The configuration was read."),
+    Entry(
+        _E.CONFIG_INVALID,
+        "error",
+        ("mistake",),
+        "A mistake in the configuration or a mapping; one line each, then exit code 2.",
+        "Correct the place that the message names; `coordinator check` tells all at once.",
+    ),
+    Entry(
+        _E.CONFIG_WARNING,
+        "warning",
+        ("entity", "store"),
+        "Something in the mapping works but may surprise, such as user triggers on a table.",
+        "Read the message; nothing is refused for it.",
+    ),
+    Entry(
+        _E.JOURNAL_MIGRATED,
+        "info",
+        ("from_version", "to_version"),
+        "The journal's tables were made or brought to this version's shape.",
+    ),
+    Entry(
+        _E.DEPENDENCY_AWAY,
+        "warning",
+        ("store", "attempt", "retry_ms", *_ERROR_FIELDS),
+        "An attempt to reach a server failed; one line per attempt, with backoff (F35).",
+        "Bring the server back; units wait within their deadlines.",
+    ),
+    Entry(
+        _E.DEPENDENCY_LOST,
+        "warning",
+        ("store", *_ERROR_FIELDS),
+        "A server that was there is away; `/readyz` names it.",
+        "Bring the server back; nothing is lost meanwhile.",
+    ),
+    Entry(
+        _E.DEPENDENCY_RESTORED, "info", ("store", "duration_ms"), "A server that was away is back."
+    ),
+    Entry(
+        _E.INTAKE_ASSIGNED,
+        "info",
+        ("topic", "partitions"),
+        "Partitions were assigned; reading goes on at the journal's positions.",
+    ),
+    Entry(_E.INTAKE_REVOKED, "info", ("topic", "partitions"), "Partitions went elsewhere."),
+    Entry(
+        _E.INTAKE_PAUSED,
+        "warning",
+        ("reason", "backlog"),
+        "No more is read from Kafka: the backlog is at its bound, or a store is away.",
+        "If it lasts, find what is away or slow; the units wait in the topic.",
+    ),
+    Entry(_E.INTAKE_RESUMED, "info", ("backlog", "duration_ms"), "Reading goes on."),
+    Entry(
+        _E.INTAKE_POSITION_LOST,
+        "warning",
+        ("topic", "partition", "offset"),
+        "Another daemon read this partition too; its records were dropped and are sought again.",
+        "None if it happens around a rebalance.",
+    ),
+    Entry(
+        _E.INTAKE_REBUILT,
+        "warning",
+        ("attempt", *_ERROR_FIELDS),
+        "The consumer failed and was made anew from the journal's positions.",
+        "If it repeats, look at the brokers.",
+    ),
+    Entry(
+        _E.UNIT_ACCEPTED,
+        "debug",
+        ("unit", "topic", "partition", "offset", "trace_id"),
+        "The intent is durable in the journal.",
+    ),
+    Entry(
+        _E.UNIT_FINISHED,
+        "info",
+        ("unit", "status", "duration_ms", "code", "trace_id"),
+        "The one canonical line per unit, when its final decision is durable.",
+    ),
+    Entry(
+        _E.UNIT_PARKED,
+        "error",
+        ("unit", "code", "entity", "store"),
+        "A compensation needs a person; the locks are kept (F11).",
+        "`coordinator units show ID`, put the data right, then `units retry ID` or "
+        "`units resolve ID --as compensated --reason TEXT`.",
+    ),
+    Entry(
+        _E.UNIT_DUPLICATE,
+        "info",
+        ("unit", "code", "topic", "partition", "offset"),
+        "An id that is known came again: answered, not applied (F4).",
+    ),
+    Entry(
+        _E.UNIT_REFUSED,
+        "info",
+        ("unit", "code", "topic", "partition", "offset"),
+        "Refused before admission: nothing of it is in the journal (F2).",
+        "The sender's: the outcome names every mistake.",
+    ),
+    Entry(
+        _E.UNIT_SET_ASIDE,
+        "warning",
+        ("unit", "entity", "store", "attempt"),
+        "An outsider holds a row of the unit; it is tried again, the batch goes on without it.",
+        "If it lasts, find the outsider's long transaction.",
+    ),
+    Entry(
+        _E.UNIT_CANCEL_IGNORED,
+        "info",
+        ("unit", "status"),
+        "A cancel came for a unit that is compensating or parked (F8).",
+    ),
+    Entry(
+        _E.UNIT_CANCEL_UNKNOWN,
+        "info",
+        ("unit", "topic", "partition", "offset"),
+        "A cancel came for a unit that is not known; it is forgotten (F8).",
+    ),
+    Entry(
+        _E.BATCH_RETRIED,
+        "warning",
+        ("store", "units", "attempt", "retry_ms", *_ERROR_FIELDS),
+        "A batch met a server that was away, or an unknown result; it runs again.",
+        "Bring the server back.",
+    ),
+    Entry(
+        _E.BATCH_BISECTED,
+        "info",
+        ("store", "units"),
+        "A store refused a batch; it is halved until the unit is found that is refused alone.",
+    ),
+    Entry(
+        _E.COMPENSATION_STARTED,
+        "info",
+        ("unit", "code"),
+        "A unit that may have written something is being undone.",
+    ),
+    Entry(
+        _E.COMPENSATION_FINISHED,
+        "debug",
+        ("unit", "status", "duration_ms"),
+        "Every store has undone its branch, or had nothing to undo.",
+    ),
+    Entry(
+        _E.COMPENSATION_RETRIED,
+        "warning",
+        ("store", "units", "attempt", "retry_ms", *_ERROR_FIELDS),
+        "A compensation could not reach its store or met an outsider; it runs again.",
+        "Bring the server back.",
+    ),
+    Entry(
+        _E.COMPENSATION_REFUSED,
+        "error",
+        ("unit", "store", "entity", "code"),
+        "A store refused an undo, or a stranger wrote since; the unit is going to be parked.",
+        "See `unit.parked`.",
+    ),
+    Entry(
+        _E.WORKER_ENROLLED,
+        "info",
+        ("worker", "lanes"),
+        "This daemon is a worker with a lease and fences.",
+    ),
+    Entry(
+        _E.WORKER_LEASE_LOST,
+        "error",
+        ("worker", "duration_ms"),
+        "The lease could not be renewed in time; nothing more is started.",
+        "Look at the journal's database and at the load of this machine.",
+    ),
+    Entry(
+        _E.WORKER_TAKEN_OVER,
+        "warning",
+        ("worker", "units", "duration_ms"),
+        "A worker whose lease expired was fenced, and its units go on here.",
+        "None for the data; see why the other daemon went away.",
+    ),
+    Entry(
+        _E.WORKER_FENCED,
+        "error",
+        ("worker",),
+        "Another daemon has taken over this worker's units; this one leaves with exit code 3 (I9).",
+        "Start it again: it will be a new worker. See why it did not renew its lease.",
+    ),
+    Entry(_E.RELAY_STARTED, "info", ("worker",), "This daemon publishes the outbox now."),
+    Entry(
+        _E.RELAY_RETRIED,
+        "warning",
+        ("topic", "attempt", "retry_ms", *_ERROR_FIELDS),
+        "Publishing failed and is tried again; the messages wait in the outbox.",
+        "If it lasts, look at the brokers.",
+    ),
+    Entry(
+        _E.RELAY_TOPIC_SET_ASIDE,
+        "error",
+        ("topic", "messages", *_ERROR_FIELDS),
+        "A topic refuses messages; they are kept in order under its own queue, others go on.",
+        "Make the topic, or give the rights; publishing resumes by itself.",
+    ),
+    Entry(
+        _E.RELAY_TOPIC_RESTORED,
+        "info",
+        ("topic", "messages"),
+        "A topic that refused takes messages again; those set aside are published.",
+    ),
+    Entry(
+        _E.RELAY_REBUILT,
+        "warning",
+        ("attempt", *_ERROR_FIELDS),
+        "The producer failed for good and was made anew; some messages may be sent twice.",
+        "None: consumers drop repeats by `ce_id`.",
+    ),
+    Entry(
+        _E.TOPIC_CREATED,
+        "info",
+        ("topic", "partitions"),
+        "A topic was missing and was made (`topics.create`).",
+    ),
+    Entry(
+        _E.COLLECTION_CREATED,
+        "info",
+        ("store", "entity"),
+        "A mapped collection was missing and was made.",
+    ),
+    Entry(
+        _E.DEAD_LETTER_WRITTEN,
+        "warning",
+        ("topic", "partition", "offset", "code"),
+        "A record could not be read as a unit; it is kept in the dead-letter topic (F1).",
+        "`coordinator dead-letters show`; correct the sender.",
+    ),
+    Entry(
+        _E.SWEEP_FINISHED,
+        "debug",
+        ("store", "units", "duration_ms"),
+        "Undo records of units that are final for long were deleted.",
+    ),
+    Entry(
+        _E.OPERATOR_ACTION,
+        "warning",
+        ("unit", "action", "reason"),
+        "A person retried, resolved or cancelled a unit.",
+    ),
+    Entry(
+        _E.HTTP_FAILED,
+        "error",
+        ("path", *_ERROR_FIELDS, "error.stack"),
+        "A request to the HTTP port failed in a way that is ours.",
+        "Report the stack: it is a bug.",
+    ),
+    Entry(
+        _E.LIBRARY_MESSAGE,
+        "warning",
+        ("logger", "repeated", *_ERROR_FIELDS, "error.stack"),
+        "A warning or an error of a library (drivers, asyncio); repeats are counted, not shown. "
+        "The level is the library's.",
+        "Usually none: what matters has an event of its own.",
+    ),
+    Entry(
+        _E.LOG_DROPPED,
+        "warning",
+        ("lines",),
+        "Whoever reads stdout was too slow; this many log lines were thrown away.",
+        "Read stdout faster, or raise `log.level`.",
+    ),
+)
+
+_PREFACE = """\
+# Log events
+
+<!-- Generated by `python -m coordinator.log_events`; a test compares. Do not edit by hand. -->
+
+One JSON object per line on stdout. Every line has `timestamp` (RFC 3339, UTC, microseconds),
+`level`, `event` (a name of this page, never changed) and `message` (a sentence; its wording may
+change). Then come the fields of the event, in any order; a field that does not apply is left out.
+Row values never stand in a line above level `debug`, secrets in none.
+
+| Field | Means |
+|---|---|
+| `unit` | the unit's id |
+| `entity`, `store` | names from the configuration; `store` is also `journal` or `kafka` |
+| `attempt` | the number of this attempt, from 1 |
+| `duration_ms`, `retry_ms` | milliseconds that it took, and until the next attempt |
+| `topic`, `partition`, `offset` | a place in Kafka |
+| `code` | an error code of the outcome |
+| `error.type`, `error.message`, `error.stack` | a fault: class, text, traceback (errors only) |
+| `trace_id` | from the submission's `traceparent` |
+
+| Event | Level | Means | Do | Fields |
+|---|---|---|---|---|
+"""
+
+
+def render_page() -> str:
+    """Give the Markdown of ``docs/reference/log-events.md``."""
+    rows = (
+        f"| `{entry.event}` | {entry.level} | {entry.meaning} | {entry.remedy} "
+        f"| {', '.join(f'`{name}`' for name in entry.fields)} |"
+        for entry in CATALOGUE
+    )
+    return _PREFACE + "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(render_page())
