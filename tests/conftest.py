@@ -1,0 +1,105 @@
+"""Fixtures that every test may use, and the line about servers at the end of a run."""
+
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+import pymongo
+import pytest
+
+from tests.servers import KAFKA, MONGODB, POSTGRES, Servers
+
+# Which server a fixture stands for: what the selected tests ask for is started ahead, side by side.
+SERVER_OF_FIXTURE = {
+    "postgres_dsn": POSTGRES,
+    "mongodb_database": MONGODB,
+    "kafka_bootstrap": KAFKA,
+    "kafka_prefix": KAFKA,
+}
+SERVERS = pytest.StashKey[Servers]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[SERVERS] = Servers()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if session.config.option.collectonly:
+        return
+    asked = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    needed = {server for fixture, server in SERVER_OF_FIXTURE.items() if fixture in asked}
+    session.config.stash[SERVERS].prefetch(sorted(needed))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[SERVERS].close()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> Iterator[None]:
+    yield  # pytest's own summary first
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in skipped
+        if isinstance(report.longrepr, tuple)
+    )
+    why = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+    terminalreporter.write_sep("-", "what this run stood on")
+    terminalreporter.write_line(config.stash[SERVERS].describe())
+    terminalreporter.write_line(f"skipped: {len(skipped)}" + (f" ({why})" if why else ""))
+
+
+@pytest.fixture(scope="session")
+def servers(pytestconfig: pytest.Config) -> Servers:
+    """The run's servers. Reading `postgres_dsn`, `mongodb_uri`, `kafka_bootstrap` starts one."""
+    return pytestconfig.stash[SERVERS]
+
+
+@pytest.fixture
+async def postgres_dsn(servers: Servers) -> AsyncIterator[str]:
+    """The DSN of a fresh, empty database; dropped after the test, with whoever is still in it."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    await _execute(servers.postgres_dsn, f'CREATE DATABASE "{name}" STRATEGY wal_log')
+    yield _with_database(servers.postgres_dsn, name)
+    await _execute(servers.postgres_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def mongodb_database(servers: Servers) -> Iterator[tuple[str, str]]:
+    """The URI and the name of a fresh database; dropped after the test."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    yield servers.mongodb_uri, name
+    with pymongo.MongoClient[dict[str, object]](servers.mongodb_uri) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture
+def kafka_bootstrap(servers: Servers) -> str:
+    """The bootstrap servers."""
+    return servers.kafka_bootstrap
+
+
+@pytest.fixture
+def kafka_prefix(servers: Servers) -> str:
+    """A prefix for topics and groups that no other test has; Kafka runs when the test begins."""
+    assert servers.kafka_bootstrap
+    return f"test-{uuid.uuid4().hex[:12]}."
+
+
+def _with_database(dsn: str, name: str) -> str:
+    address, _, parameters = dsn.partition("?")
+    scheme, _, rest = address.partition("://")
+    host = rest.partition("/")[0]
+    return f"{scheme}://{host}/{name}" + (f"?{parameters}" if parameters else "")
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
