@@ -7,6 +7,7 @@ are counted, never time of the event loop; a reader that has gone away costs all
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import select
 import threading
@@ -118,6 +119,8 @@ class LineWriter:
                 rest = rest[os.write(self._descriptor, rest) :]
             except BlockingIOError:  # somebody made stdout non-blocking
                 select.select([], [self._descriptor], [], 1.0)
-            except OSError:  # the reader is gone: nobody is left to tell
-                self._broken = True
+            except OSError as error:
+                # The reader is gone for good, or it is a file on a full disk: then these lines.
+                self._broken = error.errno in (errno.EPIPE, errno.EBADF, errno.EIO)
+                break
         self._written_bytes += length

@@ -1,0 +1,141 @@
+"""The daemon's metrics, for Prometheus to scrape.
+
+Owns the names and their help texts. Cheap to bump per batch: counters take an amount, and
+durations are put into their buckets here, in one pass over a batch, since the library's own
+histogram takes a lock and walks its buckets for every value. No label has values without bound:
+never a unit's id, a key or a message.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Info
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from coordinator import __version__
+
+UNIT_BUCKETS_SECONDS: Final = (
+    0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+BATCH_BUCKETS_UNITS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+class BatchedHistogram:
+    """A histogram with one label that takes many values at once."""
+
+    def __init__(self, name: str, text: str, label: str, bounds: Sequence[float]) -> None:
+        self._name, self._text, self._label = name, text, label
+        self._bounds = list(bounds)
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
+
+    def observe(self, label: str, values: Iterable[float]) -> None:
+        """Count the values under ``label``."""
+        counts = self._counts.get(label)
+        if counts is None:
+            counts = self._counts[label] = [0] * (len(self._bounds) + 1)
+            self._sums[label] = 0.0
+        bounds, total = self._bounds, 0.0
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            total += value
+        self._sums[label] += total
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the family, as the registry asks for it."""
+        family = HistogramMetricFamily(self._name, self._text, labels=[self._label])
+        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        for label, counts in self._counts.items():
+            buckets = list(zip(bounds, accumulate(counts), strict=True))
+            family.add_metric([label], buckets, self._sums[label])
+        yield family
+
+
+class Metrics:
+    """Every metric of one daemon, in a registry of its own. Used in the event loop's thread."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        Info("coordinator_build", "The running version.", registry=self.registry).info(
+            {"version": __version__}
+        )
+        self.units_received = self._counter("units_received", "Records read from the units topic.")
+        self.units_admitted = self._counter("units_admitted", "Units whose intent was journaled.")
+        self.units_duplicate = self._counter("units_duplicate", "Ids that came again (F4).")
+        self.units_finished = self._counter(
+            "units_finished", "Final decisions and parkings.", "status"
+        )
+        self.units_refused = self._counter("units_refused", "Units that did not commit.", "code")
+        self.dead_letters = self._counter("dead_letters", "Records kept as dead letters.", "code")
+        self.unit_duration = self._histogram(
+            "unit_duration_seconds", "From admission to the end.", "status", UNIT_BUCKETS_SECONDS
+        )
+        self.batch_units = self._histogram(
+            "batch_units", "Units per batch, by stage.", "stage", BATCH_BUCKETS_UNITS
+        )
+        self.stage_duration = self._histogram(
+            "stage_duration_seconds", "Time per batch, by stage.", "stage", UNIT_BUCKETS_SECONDS
+        )
+        self.batch_retries = self._counter(
+            "batch_retries", "Batches that ran again, by store.", "store"
+        )
+        self.results_unknown = self._counter(
+            "results_unknown", "Replies to a commit that were lost (I11).", "store"
+        )
+        self.compensations = self._counter(
+            "compensations", "Branches undone or found untouched.", "result"
+        )
+        self.messages_published = self._counter(
+            "messages_published", "Messages that Kafka acknowledged.", "topic"
+        )
+        self.publish_failures = self._counter(
+            "publish_failures", "Sends that failed and are tried again.", "topic"
+        )
+        self.rebalances = self._counter("rebalances", "Assignments of partitions.")
+        self.takeovers = self._counter("takeovers", "Workers whose units were taken over.")
+        self.units_in_flight = self._gauge("units_in_flight", "Units admitted and not yet ended.")
+        self.units_parked = self._gauge("units_parked", "Units that wait for a person.")
+        self.outbox_rows = self._gauge("outbox_rows", "Outbox rows not yet published.")
+        self.outbox_oldest_age = self._gauge(
+            "outbox_oldest_age_seconds", "Age of the oldest unpublished outbox row."
+        )
+        self.intake_paused = self._gauge("intake_paused", "1 while intake is paused.")
+        self.consumer_lag = self._gauge(
+            "consumer_lag_records", "Records not yet read.", "topic", "partition"
+        )
+        self.dependency_up = self._gauge("dependency_up", "0 while a server is away.", "name")
+        self.event_loop_lag = self._gauge(
+            "event_loop_lag_seconds", "How late the last heartbeat of the event loop was."
+        )
+
+    def finished(self, status: str, durations_seconds: Sequence[float]) -> None:
+        """Count a batch's units that ended in ``status``, one duration each."""
+        self.units_finished.labels(status).inc(len(durations_seconds))
+        self.unit_duration.observe(status, durations_seconds)
+
+    def dependency_changed(self, name: str, is_up: bool) -> None:
+        """Note that a server went away or came back; fits `Health`'s ``on_change``."""
+        self.dependency_up.labels(name).set(1 if is_up else 0)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"coordinator_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"coordinator_{name}", text, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, text: str, label: str, bounds: Sequence[float]
+    ) -> BatchedHistogram:
+        histogram = BatchedHistogram(f"coordinator_{name}", text, label, bounds)
+        self.registry.register(histogram)
+        return histogram
