@@ -56,8 +56,9 @@ LOCK := .lock-venv/bin/uv pip compile --universal --python-version 3.11 --genera
 lock: ## resolve requirements/*.txt anew from pyproject.toml
 	@test -x .lock-venv/bin/uv || $(PYTHON) -m venv .lock-venv
 	@.lock-venv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV)
-	$(LOCK) --upgrade --all-extras pyproject.toml --output-file requirements/dev.txt
+	$(LOCK) --upgrade --all-extras --group build pyproject.toml --output-file requirements/dev.txt
 	$(LOCK) --upgrade --constraint requirements/dev.txt pyproject.toml --output-file requirements/runtime.txt
+	$(LOCK) --upgrade --constraint requirements/dev.txt --group build --output-file requirements/build.txt
 
 image: ## build the container image
 	docker build --tag coordinator:dev .

@@ -45,7 +45,7 @@ def read(data_folder: Path) -> StackState | None:
         noted = json.loads((data_folder / FILE).read_text())
         servers = {name: ServerState(**server) for name, server in noted["servers"].items()}
         return StackState(noted["owner_pid"], noted["detached"], servers)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
