@@ -66,11 +66,13 @@ class LockQueues:
         for request in self._claims.pop(seq, ()):
             key = (request.entity, request.key_text)
             queue = self._queues[key]
-            del queue[seq]
+            was_exclusive = queue.pop(seq)
             if not queue:
                 del self._queues[key]
-                continue
-            self._free_prefix(key, queue, freed)
+            elif was_exclusive or queue[next(iter(queue))]:
+                # A sharer that goes frees nobody but an exclusive claim that is first now; so a
+                # key that thousands share is not walked through at each release.
+                self._free_prefix(key, queue, freed)
         return sorted(freed)
 
     def is_free(self, seq: int) -> bool:

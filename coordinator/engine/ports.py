@@ -10,13 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from coordinator.domain.decide import Image, ImageKey
+from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import Problem
-from coordinator.domain.operation import Unit
+from coordinator.domain.lifecycle import Status
+from coordinator.domain.operation import Origin, Unit
 from coordinator.domain.publishing import Done as Done
 from coordinator.domain.publishing import Message as Message
+from coordinator.domain.submission import Submission
+
+
+JOURNAL = "journal"
+"""The name under which errors and health speak of the journal's own database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +125,14 @@ class Refusal:
 class Concluded:
     """What a journal transaction decided, by ``seq``.
 
-    ``compensating``: durable, to be undone now, with the cause. ``busy``: untouched, try again.
-    ``lost``: no longer ours or no longer in the status that we thought; drop them.
+    ``ended``: final, by this call or found so (then an earlier call, whose reply was lost, did
+    it), with the problem if there is one. ``compensating``: durable, to be undone now, with the
+    cause. ``parked``: waits for a person. ``busy``: untouched, try again. ``lost``: not ours.
     """
 
-    committed: frozenset[int] = frozenset()
-    rejected: frozenset[int] = frozenset()
+    ended: Mapping[int, tuple[Status, Problem | None]] = field(default_factory=dict)
     compensating: Mapping[int, Problem] = field(default_factory=dict)
+    parked: Mapping[int, Problem] = field(default_factory=dict)
     busy: frozenset[int] = frozenset()
     lost: frozenset[int] = frozenset()
 
@@ -226,3 +235,143 @@ class Outbox(Protocol):
 
     async def topics_aside(self) -> frozenset[str]:
         """The topics that have messages set aside."""
+
+
+# --- admission and the journal's other duties -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One partition's position moves on by compare-and-set.
+
+    ``expected`` is the last known next offset (None: never read before), ``answers`` what is to
+    be published if, and only if, the position moves: dead letters and early refusals.
+    """
+
+    partition: Partition
+    expected: int | None
+    next_offset: int
+    answers: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A valid submission and where it came from."""
+
+    submission: Submission
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class CancelArrival:
+    """A cancel; ``after`` is how many arrivals stand before it in the batch."""
+
+    unit_id: str
+    reason: str | None
+    reply_to: str | None
+    after: int
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionBatch:
+    """What one admission journals, in the order of the records."""
+
+    moves: tuple[Move, ...]
+    arrivals: tuple[Arrival, ...]
+    cancels: tuple[CancelArrival, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What an admission did. ``at`` is the journal's clock.
+
+    ``elsewhere``: the ``seq`` of units that wait for another worker's. ``cancelled``: the ``seq``
+    of our own units that a cancel of this batch has marked. ``ignored`` and ``unknown``: ids that
+    a cancel could not touch.
+    """
+
+    at: datetime
+    lost: frozenset[Partition]
+    units: tuple[Unit, ...]
+    elsewhere: frozenset[int]
+    newcomers: int
+    cancelled: tuple[int, ...]
+    ignored: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUnit:
+    """An open unit read back from the journal: by a takeover, or after a person's verb."""
+
+    unit: Unit
+    status: Status
+    cause: Problem | None
+    cancel_reason: str | None
+
+
+class Journal(Protocol):
+    """The journal's side of admission and of the worker's duties."""
+
+    async def positions(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        """Read the next offsets; a partition never read before is missing."""
+
+    async def admit(self, batch: AdmissionBatch, mapping: EntityMapping) -> Admitted:
+        """Journal a batch: units with plans and locks, cancels, positions, answers (I1)."""
+
+    async def still_elsewhere(self, seqs: Collection[int]) -> frozenset[int]:
+        """Which of these units still wait for another worker's."""
+
+    async def cancel_requests(self) -> Mapping[int, str]:
+        """Our accepted units whose cancel was asked for: ``seq`` → reason, maybe empty."""
+
+    async def reopened(self, known_parked: Collection[int]) -> Sequence[OpenUnit | int]:
+        """What persons did to our parked units: the unit again if retried, its seq if ended."""
+
+    async def answer_newcomers(self, limit: int) -> int:
+        """Answer duplicates whose unit is final, and reused ids; how many were answered."""
+
+    async def unswept(self, age_seconds: float, limit: int) -> Sequence[tuple[str, Sequence[str]]]:
+        """Units final for that long whose undo records are not swept: (id, stores)."""
+
+    async def swept(self, unit_ids: Sequence[str]) -> None:
+        """Every participant has confirmed the sweep of these units."""
+
+    async def forget(self, retention_days: float, limit: int) -> int:
+        """Delete swept units that are final for longer than the retention; how many."""
+
+
+class Workers(Protocol):
+    """Leases and takeovers (DESIGN 5)."""
+
+    @property
+    def worker(self) -> int:
+        """This worker's number; never used again."""
+
+    async def beat(self) -> None:
+        """Renew the lease by its TTL from now on the journal's clock; `Fenced` if it is lost."""
+
+    async def leave(self) -> None:
+        """Let the lease expire now, so that another worker takes over at once."""
+
+    async def expired(self) -> Sequence[int]:
+        """Workers whose lease has expired and that still have something to take over."""
+
+    async def fence(self, worker: int) -> None:
+        """Fence it in the journal: on return it changes nothing there any more."""
+
+    async def fenced_stores(self, worker: int) -> frozenset[str]:
+        """The stores at which a takeover has fenced this worker already."""
+
+    async def record_fenced(self, worker: int, store: str) -> None:
+        """Remember that it is fenced at this store (rule 6: takeover is resumable)."""
+
+    async def take_over(self, worker: int, stores: Collection[str]) -> Sequence[OpenUnit]:
+        """Make a fenced worker's open units ours, those that need none but these stores."""
+
+    async def ours(self) -> Sequence[OpenUnit]:
+        """Read this worker's own open units; `Fenced` if they are ours no more."""
+
+    async def bury(self, worker: int) -> bool:
+        """Forget the lease of a fenced worker that has no open unit left; whether it was so."""

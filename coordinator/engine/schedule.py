@@ -21,6 +21,7 @@ from enum import Enum, auto
 from coordinator.domain.errors import Problem
 from coordinator.domain.operation import Unit
 from coordinator.engine.locks import LockQueues
+from coordinator.engine.ports import JOURNAL
 
 
 class Phase(Enum):
@@ -153,6 +154,7 @@ class Schedule:
         entry.running = False
         entry.not_before = 0.0
         entry.after = set()
+        self._queued.discard(entry.unit.seq)
         self._offer(entry)
 
     def compensate(self, entry: Entry, cause: Problem) -> None:
@@ -163,6 +165,7 @@ class Schedule:
         entry.not_before = 0.0
         entry.after = set()
         self.parked.discard(entry.unit.seq)
+        self._queued.discard(entry.unit.seq)
         self._offer(entry)
 
     def park(self, entry: Entry) -> None:
@@ -223,6 +226,8 @@ class Schedule:
 
     def take(self, now: float, units_max: int) -> Batch | None:
         """Give the next batch; its units are the caller's until reported back."""
+        if JOURNAL in self._away:
+            return None
         while self._pauses and self._pauses[0][0] <= now:
             _, seq = heapq.heappop(self._pauses)
             entry = self._entries.get(seq)

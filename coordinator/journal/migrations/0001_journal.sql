@@ -304,17 +304,19 @@ END $$;
 -- The first statement of a pivot: refuse when fenced, lock the rows of the units in order, and
 -- tell how each stands on the journal's clock.
 CREATE FUNCTION coordinator.hold_units(p_worker bigint, p_seqs bigint[])
-RETURNS TABLE (seq bigint, status text, cancel_requested text, late boolean, held_at timestamptz)
+RETURNS TABLE (seq bigint, status text, cancel_requested text, cause jsonb, problem jsonb,
+               late boolean, held_at timestamptz)
 LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM coordinator.hold_fence(p_worker);
     RETURN QUERY
         WITH held AS (
-            SELECT u.seq, u.status, u.cancel_requested, u.deadline_at FROM coordinator.units u
+            SELECT u.seq, u.status, u.cancel_requested, u.cause, u.problem, u.deadline_at
+            FROM coordinator.units u
             WHERE u.seq = ANY (p_seqs) AND u.worker = p_worker ORDER BY u.seq FOR UPDATE
         )
-        SELECT h.seq, h.status, h.cancel_requested, h.deadline_at <= clock_timestamp(),
-               clock_timestamp()
+        SELECT h.seq, h.status, h.cancel_requested, h.cause, h.problem,
+               h.deadline_at <= clock_timestamp(), clock_timestamp()
         FROM held h;
 END $$;
 

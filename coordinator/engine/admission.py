@@ -1,0 +1,209 @@
+"""Admission: from Kafka records to journaled units that the schedule knows.
+
+Owns the last known position of every partition, and the reading of records in batches. A record
+becomes exactly one of: a unit, a cancel, an answer (early refusal), a dead letter; whichever it
+is, it is journaled in one transaction with the position after it (I1, F1). A batch whose
+transaction failed is read again from the journal's position: nothing of it was taken in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from coordinator.domain import announce
+from coordinator.domain.entity import Mapping as EntityMapping
+from coordinator.domain.refusals import cancelled
+from coordinator.domain.lifecycle import Status
+from coordinator.domain.operation import Origin
+from coordinator.domain.publishing import Message
+from coordinator.domain.submission import (
+    Cancel,
+    DeadLetter,
+    RefusedEarly,
+    Submission,
+    read,
+)
+from coordinator.engine.clock import Clock
+from coordinator.engine.dead_letters import dead_letter
+from coordinator.engine.drawing import Drawing
+from coordinator.engine.membership import Membership
+from coordinator.engine.observer import Observer
+from coordinator.engine.ports import (
+    AdmissionBatch,
+    Admitted,
+    Arrival,
+    CancelArrival,
+    Journal,
+    Move,
+    Partition,
+    Record,
+)
+from coordinator.engine.schedule import Entry, Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionRules:
+    """The settings that reading a record needs. ``backlog_units_max`` bounds the open units."""
+
+    max_bytes: int
+    timeout_ms: int
+    reply_topics: frozenset[str]
+    dead_letters_topic: str
+    backlog_units_max: int
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A batch in the making."""
+
+    arrivals: list[Arrival] = field(default_factory=list)
+    cancels: list[CancelArrival] = field(default_factory=list)
+    answers: dict[Partition, list[Message]] = field(default_factory=dict)
+    next_offsets: dict[Partition, int] = field(default_factory=dict)
+
+
+class Admission:
+    """Reads records, journals them and hands the units to the schedule."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators
+        self,
+        journal: Journal,
+        schedule: Schedule,
+        mapping: EntityMapping,
+        rules: AdmissionRules,
+        announcer: announce.Announcer,
+        drawing: Drawing,
+        clock: Clock,
+        observer: Observer,
+        membership: Membership,
+    ) -> None:
+        self._journal = journal
+        self._schedule = schedule
+        self._mapping = mapping
+        self._rules = rules
+        self._announcer = announcer
+        self._drawing = drawing
+        self._clock = clock
+        self._observer = observer
+        self._membership = membership
+        self._known: dict[Partition, int | None] = {}
+
+    async def positions(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        """Read the journal's positions and remember them for the compare-and-set."""
+        await self._membership.find_missing()
+        held = await self._journal.positions(partitions)
+        for partition in partitions:
+            self._known[partition] = held.get(partition)
+        return held
+
+    def has_room(self) -> bool:
+        """Whether the backlog is below its bound (I12)."""
+        return len(self._schedule) < self._rules.backlog_units_max
+
+    async def admit(self, records: Sequence[Record]) -> frozenset[Partition]:
+        """Journal records in their order; give the partitions that were not ours any more."""
+        reading = _Reading()
+        for record in records:
+            self._read(record, reading)
+        batch = AdmissionBatch(
+            moves=tuple(
+                Move(
+                    partition,
+                    self._known.get(partition),
+                    next_offset,
+                    tuple(reading.answers.get(partition, ())),
+                )
+                for partition, next_offset in reading.next_offsets.items()
+            ),
+            arrivals=tuple(reading.arrivals),
+            cancels=tuple(reading.cancels),
+        )
+        async with self._membership.changing():
+            admitted = await self._journal.admit(batch, self._mapping)
+            self._take_in(reading, admitted)
+        if admitted.lost:
+            self._membership.doubt()
+        return admitted.lost
+
+    def _take_in(self, reading: _Reading, admitted: Admitted) -> None:
+        for partition, next_offset in reading.next_offsets.items():
+            if partition in admitted.lost:
+                del self._known[partition]
+            else:
+                self._known[partition] = next_offset
+        now = self._clock.monotonic()
+        for unit in admitted.units:
+            window = unit.deadline_at - admitted.at
+            self._schedule.add(
+                Entry(
+                    unit,
+                    deadline=now + window.total_seconds(),
+                    elsewhere=unit.seq in admitted.elsewhere,
+                )
+            )
+        reasons = {each.unit_id: each.reason or "" for each in reading.cancels}
+        for seq in admitted.cancelled:
+            entry = self._schedule.get(seq)
+            if entry is not None and not entry.running:
+                self._schedule.refuse(entry, cancelled(reasons.get(entry.unit.id, "")))
+        self._observer.admitted(admitted)
+
+    def _read(self, record: Record, reading: _Reading) -> None:
+        partition = (record.topic, record.partition)
+        reading.next_offsets[partition] = record.offset + 1
+        origin = Origin(record.topic, record.partition, record.offset)
+        rules = self._rules
+        seen = read(
+            record.value,
+            record.headers,
+            self._mapping,
+            rules.max_bytes,
+            rules.timeout_ms,
+            rules.reply_topics,
+            self._drawing,
+        )
+        match seen:
+            case Submission():
+                reading.arrivals.append(Arrival(seen, origin))
+            case Cancel():
+                reading.cancels.append(
+                    CancelArrival(seen.id, seen.reason, None, len(reading.arrivals), origin)
+                )
+            case RefusedEarly():
+                reading.answers.setdefault(partition, []).extend(self._refusal(seen, origin))
+                self._observer.refused_early(seen, origin)
+            case DeadLetter():
+                letter = dead_letter(
+                    record, rules.dead_letters_topic, seen.code.value, seen.message
+                )
+                answers = reading.answers.setdefault(partition, [])
+                answers.append(letter)
+                if seen.answer is not None:
+                    answers.extend(self._refusal(seen.answer, origin))
+                self._observer.dead_letter(seen, origin)
+
+    def _refusal(self, refused: RefusedEarly, origin: Origin) -> list[Message]:
+        now = self._clock.now()
+        value = announce.outcome_value(
+            announce.Verdict(
+                refused.id,
+                refused.digest,
+                Status.REJECTED,
+                refused.problems,
+                (),
+                now,
+                now,
+                refused.metadata,
+            )
+        )
+        return announce.outcome_messages(
+            self._announcer,
+            unit_id=refused.id,
+            ce_id=announce.refused_ce_id(refused.id, origin),
+            status=Status.REJECTED,
+            value=value,
+            finished_at=now,
+            reply_to=refused.reply_to,
+            traceparent=None,
+        )

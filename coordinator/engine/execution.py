@@ -1,0 +1,236 @@
+"""Execution of a batch: load and decide, apply elsewhere, pivot.
+
+Overview. A lane takes a batch of units that conflict with nothing before them. Reads without
+locks refuse most of what must be refused before anything is written. Then every participant but
+the pivot applies its branches, one transaction each for the whole batch, all at the same time;
+last the journal's transaction commits or refuses each unit.
+
+::
+
+    load + decide ─► apply (all other stores) ─► pivot ─► committed
+         │ refused        │ refused                │ refused
+         └── rejected     └── compensating         └── compensating
+
+What can fail, and what is true then: before an apply was sent, a refusal touches nothing
+(`rejected`). Once it was sent, whatever came back, the unit is *in doubt*: only a write
+concludes, so every refusal goes through compensation (rule 1). A store that goes away leaves its
+units in doubt and they run again when it is back: their undo records tell what happened (rule
+7). A process that dies anywhere here leaves units that are `accepted` in the journal and run
+again in whole at another worker. I1, I3, I5, I11.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from coordinator.domain.decide import decide_branch
+from coordinator.domain.errors import ErrorCode, Problem, StoreError
+from coordinator.domain.operation import Unit
+from coordinator.domain.publishing import Done
+from coordinator.engine.halving import try_in_parts
+from coordinator.engine.ports import Applied, Candidate, Concluded, Participant, Pivot, Refusal
+from coordinator.engine.reporting import Reporting
+from coordinator.engine.schedule import Entry
+
+
+@dataclass(slots=True)
+class _Elsewhere:
+    """What became of a batch at the stores other than the pivot's, by ``seq``."""
+
+    done: dict[int, list[Done]] = field(default_factory=dict)
+    refused: dict[int, Problem] = field(default_factory=dict)
+    failing: dict[int, Problem] = field(default_factory=dict)
+    again: set[int] = field(default_factory=set)
+
+
+class Execution:
+    """Runs batches of units forward."""
+
+    def __init__(
+        self,
+        pivot: Pivot,
+        pivot_store: str | None,
+        participants: Mapping[str, Participant],
+        reporting: Reporting,
+    ) -> None:
+        self._pivot = pivot
+        self._pivot_store = pivot_store
+        self._participants = participants
+        self._reporting = reporting
+
+    async def execute(self, lane: int, entries: Sequence[Entry]) -> None:
+        """Run a batch as far as it goes; each entry is reported back to the schedule."""
+        try:
+            refused = await self._decide([each for each in entries if not each.in_doubt])
+        except StoreError as error:
+            self._reporting.interrupted(entries, error)
+            return
+        going = [each for each in entries if each.unit.seq not in refused]
+        elsewhere = await self._apply_elsewhere(lane, going)
+        await self._conclude(entries, refused, elsewhere)
+
+    async def refuse(self, entries: Sequence[Entry]) -> None:
+        """Journal the refusals that were decided outside a batch: deadlines and cancels."""
+        refusals = [
+            Refusal(each.unit, _reason(each), in_doubt=each.in_doubt) for each in entries
+        ]
+        try:
+            concluded = await self._pivot.conclude((), refusals)
+        except StoreError as error:
+            self._reporting.interrupted(entries, error)
+            return
+        self._reporting.concluded({each.unit.seq: each for each in entries}, concluded)
+
+    # --- load and decide ----------------------------------------------------------------------
+
+    async def _decide(self, fresh: Sequence[Entry]) -> dict[int, Problem]:
+        """Refuse what the unlocked images already refuse, before anything is written."""
+        by_store = _by_store([each.unit for each in fresh])
+        names = list(by_store)
+        loads = [
+            self._pivot.load(by_store[name])
+            if name == self._pivot_store
+            else self._participant(name).load(by_store[name])
+            for name in names
+        ]
+        loaded = await asyncio.gather(*loads, return_exceptions=True)
+        refused: dict[int, Problem] = {}
+        for name, images in zip(names, loaded, strict=True):
+            if isinstance(images, BaseException):
+                raise images
+            for unit in by_store[name]:
+                decided = decide_branch(unit, name, images)
+                if isinstance(decided, Problem):
+                    earlier = refused.get(unit.seq)
+                    refused[unit.seq] = _first(earlier, decided)
+        return refused
+
+    # --- apply --------------------------------------------------------------------------------
+
+    async def _apply_elsewhere(self, lane: int, going: Sequence[Entry]) -> _Elsewhere:
+        by_store = _by_store([each.unit for each in going])
+        by_store.pop(self._pivot_store or "", None)
+        for entry in going:
+            if any(store != self._pivot_store for store in entry.stores):
+                entry.in_doubt = True
+        result = _Elsewhere()
+        await asyncio.gather(
+            *(
+                self._apply_at(lane, self._participant(store), units, result)
+                for store, units in by_store.items()
+            )
+        )
+        return result
+
+    async def _apply_at(
+        self, lane: int, participant: Participant, units: Sequence[Unit], result: _Elsewhere
+    ) -> None:
+        tried = await try_in_parts(units, lambda part: participant.apply(lane, part))
+        for applied in tried.results:
+            self._merge(applied, result)
+        result.failing.update(tried.failing)
+        result.again |= tried.busy | tried.interrupted
+        if tried.error is not None:
+            self._reporting.store_failed(tried.error)
+
+    def _merge(self, applied: Applied, result: _Elsewhere) -> None:
+        for seq, done in applied.done.items():
+            result.done.setdefault(seq, []).extend(done)
+        for seq, problem in applied.refused.items():
+            result.refused[seq] = _first(result.refused.get(seq), problem)
+        for seq in applied.blocked:
+            result.refused.setdefault(seq, _BLOCKED)
+        result.again |= applied.busy
+
+    # --- pivot --------------------------------------------------------------------------------
+
+    async def _conclude(
+        self, entries: Sequence[Entry], refused: Mapping[int, Problem], elsewhere: _Elsewhere
+    ) -> None:
+        by_seq = {each.unit.seq: each for each in entries}
+        candidates: dict[int, Candidate] = {}
+        refusals: dict[int, Refusal] = {}
+        unended: list[int] = []
+        for seq, entry in by_seq.items():
+            problem = refused.get(seq) or elsewhere.refused.get(seq)
+            if problem is None and seq in elsewhere.failing:
+                doubtful = [other for other, each in refusals.items() if each.in_doubt]
+                if unended or candidates or doubtful:
+                    # It failed, but beside earlier units of its batch that have not ended yet.
+                    self._reporting.alone_after(entry, [*unended, *candidates, *doubtful])
+                    unended.append(seq)
+                    continue
+                problem = elsewhere.failing[seq]
+            if problem is not None:
+                refusals[seq] = Refusal(entry.unit, problem, in_doubt=entry.in_doubt)
+            elif seq in elsewhere.again:
+                unended.append(seq)
+                self._reporting.set_aside(entry)
+            else:
+                done = tuple(elsewhere.done.get(seq, ()))
+                candidates[seq] = Candidate(entry.unit, done, in_doubt=entry.in_doubt)
+        await self._pivot_in_parts(by_seq, candidates, refusals, unended)
+
+    async def _pivot_in_parts(
+        self,
+        by_seq: Mapping[int, Entry],
+        candidates: Mapping[int, Candidate],
+        refusals: Mapping[int, Refusal],
+        unended: Sequence[int],
+    ) -> None:
+        units = [by_seq[seq].unit for seq in by_seq if seq in candidates or seq in refusals]
+
+        async def attempt(part: Sequence[Unit]) -> Concluded:
+            return await self._pivot.conclude(
+                [candidates[unit.seq] for unit in part if unit.seq in candidates],
+                [refusals[unit.seq] for unit in part if unit.seq in refusals],
+            )
+
+        tried = await try_in_parts(units, attempt)
+        for concluded in tried.results:
+            self._reporting.concluded(by_seq, concluded)
+            unended = [*unended, *concluded.busy]
+        for seq in sorted(tried.busy):
+            self._reporting.set_aside(by_seq[seq])
+        open_earlier = sorted({*unended, *tried.busy, *tried.interrupted})
+        for seq, problem in sorted(tried.failing.items()):
+            earlier = [other for other in open_earlier if other < seq]
+            if earlier:
+                self._reporting.alone_after(by_seq[seq], earlier)
+            else:
+                self._reporting.refuse(by_seq[seq], problem)
+        if tried.error is not None:
+            self._reporting.interrupted(
+                [by_seq[seq] for seq in sorted(tried.interrupted)], tried.error
+            )
+
+    def _participant(self, store: str) -> Participant:
+        return self._participants[store]
+
+
+_BLOCKED = Problem(
+    ErrorCode.STORE_REFUSED, "The unit was being undone while it was tried again; it stays undone."
+)
+
+
+def _reason(entry: Entry) -> Problem:
+    return entry.problem or Problem(ErrorCode.STORE_REFUSED, "The unit was refused.")
+
+
+def _first(one: Problem | None, other: Problem) -> Problem:
+    """The problem of the operation that stands first as submitted (F10)."""
+    if one is None:
+        return other
+    if other.operation is not None and (one.operation is None or other.operation < one.operation):
+        return other
+    return one
+
+
+def _by_store(units: Sequence[Unit]) -> dict[str, list[Unit]]:
+    by_store: dict[str, list[Unit]] = {}
+    for unit in units:
+        for store in unit.plan.branches:
+            by_store.setdefault(store, []).append(unit)
+    return by_store

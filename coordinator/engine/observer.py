@@ -1,0 +1,54 @@
+"""What the engine tells about itself: a port that logs and counts.
+
+The engine calls it after the fact is durable and never waits for it; an observer must not raise.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from coordinator.domain.errors import Problem
+from coordinator.domain.lifecycle import Status
+from coordinator.domain.operation import Origin, Unit
+from coordinator.domain.submission import DeadLetter, RefusedEarly
+from coordinator.engine.ports import Admitted
+
+
+class Observer(Protocol):
+    """One method per kind of fact."""
+
+    def admitted(self, admitted: Admitted) -> None:
+        """A batch was journaled."""
+
+    def refused_early(self, refused: RefusedEarly, origin: Origin) -> None:
+        """A submission was refused before the journal (F2)."""
+
+    def dead_letter(self, letter: DeadLetter, origin: Origin) -> None:
+        """A record could not be read as a unit."""
+
+    def finished(self, unit: Unit, status: Status, problem: Problem | None) -> None:
+        """A unit is final: the one canonical line."""
+
+    def parked(self, unit: Unit, problem: Problem) -> None:
+        """A unit waits for a person."""
+
+    def compensating(self, unit: Unit, cause: Problem) -> None:
+        """A unit is being undone."""
+
+    def set_aside(self, unit: Unit, why: str, attempts: int) -> None:
+        """An outsider was in its way; it is tried again soon."""
+
+    def store_away(self, store: str, reason: str) -> None:
+        """A store does not answer; its units wait."""
+
+    def store_back(self, store: str) -> None:
+        """A store answers again."""
+
+    def batch_failed(self, phase: str, units: int, reason: str) -> None:
+        """A batch is tried again, whole or in halves."""
+
+    def taken_over(self, worker: int, units: int) -> None:
+        """Another worker's open units are ours now."""
+
+    def duty_failed(self, duty: str, reason: str) -> None:
+        """A periodic duty could not be done; it is tried again."""

@@ -1,0 +1,79 @@
+"""What a lane reports back after a step: to the schedule, to the store watch, to the observer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from coordinator.domain.errors import Problem, StoreError
+from coordinator.engine.clock import Chance, Clock
+from coordinator.engine.observer import Observer
+from coordinator.engine.ports import Concluded
+from coordinator.engine.schedule import Entry, Phase, Schedule
+from coordinator.engine.stores import StoreWatch
+
+PAUSE_SECONDS_MIN = 0.02
+PAUSE_SECONDS_MAX = 1.0
+
+
+class Reporting:
+    """Turns what happened to entries into their next state."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        watch: StoreWatch,
+        clock: Clock,
+        chance: Chance,
+        observer: Observer,
+    ) -> None:
+        self._schedule = schedule
+        self._watch = watch
+        self._clock = clock
+        self._chance = chance
+        self._observer = observer
+
+    def concluded(self, by_seq: Mapping[int, Entry], concluded: Concluded) -> None:
+        """Take over what a journal transaction decided."""
+        for seq, (status, problem) in concluded.ended.items():
+            self._observer.finished(by_seq[seq].unit, status, problem)
+            self._schedule.end(seq)
+        for seq, cause in concluded.compensating.items():
+            self._observer.compensating(by_seq[seq].unit, cause)
+            self._schedule.compensate(by_seq[seq], cause)
+        for seq, problem in concluded.parked.items():
+            self._observer.parked(by_seq[seq].unit, problem)
+            self._schedule.park(by_seq[seq])
+        for seq in concluded.busy:
+            self.set_aside(by_seq[seq])
+        for seq in concluded.lost:
+            self._schedule.end(seq)
+
+    def set_aside(self, entry: Entry, why: str = "an outsider is in its way") -> None:
+        """Try it again after a pause that grows, with full jitter."""
+        entry.attempts = min(entry.attempts, 20)
+        longest = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * 2 ** (entry.attempts + 1))
+        pause = self._chance.uniform(PAUSE_SECONDS_MIN, longest)
+        self._observer.set_aside(entry.unit, why, entry.attempts + 1)
+        self._schedule.again(entry, not_before=self._clock.monotonic() + pause)
+
+    def alone_after(self, entry: Entry, others: Collection[int]) -> None:
+        """Try it again alone, once those others have ended (rule 9)."""
+        self._schedule.alone_after(entry, others)
+
+    def refuse(self, entry: Entry, problem: Problem) -> None:
+        """Its refusal is to be journaled."""
+        self._schedule.refuse(entry, problem)
+
+    def interrupted(self, entries: Sequence[Entry], error: StoreError) -> None:
+        """A store went away in the middle: what happened is unknown, they run again."""
+        self.store_failed(error)
+        for entry in entries:
+            if entry.phase is Phase.REFUSE:
+                pause = self._chance.uniform(PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX)
+                self._schedule.again(entry, not_before=self._clock.monotonic() + pause)
+            else:
+                self.set_aside(entry, f"{error.store} does not answer")
+
+    def store_failed(self, error: StoreError) -> None:
+        """Hold back the units of that store until it answers again."""
+        self._watch.failed(error)

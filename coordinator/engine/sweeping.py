@@ -1,0 +1,63 @@
+"""Sweeping: undo records ten minutes after their unit is final, journal rows after the retention.
+
+A journal row goes only when every participant has confirmed its sweep (DESIGN 5.5), because an
+undo record without a unit means that the journal has lost its tail (rule 10).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from coordinator.domain.errors import StoreError
+from coordinator.engine.observer import Observer
+from coordinator.engine.ports import Journal, Participant
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRules:
+    """When what may go. ``units_max`` bounds one round."""
+
+    undo_age_seconds: float = 600.0
+    retention_days: float = 7.0
+    units_max: int = 1000
+
+
+class Sweeping:
+    """Deletes what nobody needs any more, in small rounds."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        participants: Mapping[str, Participant],
+        observer: Observer,
+        rules: SweepRules,
+    ) -> None:
+        self._journal = journal
+        self._participants = participants
+        self._observer = observer
+        self._rules = rules
+
+    async def run_once(self) -> int:
+        """Sweep one round at every store, then forget old units; how many units were swept."""
+        rules = self._rules
+        due = await self._journal.unswept(rules.undo_age_seconds, rules.units_max)
+        failed: set[str] = set()
+        for store, participant in self._participants.items():
+            ids = [unit_id for unit_id, stores in due if store in stores]
+            if not ids:
+                continue
+            try:
+                await participant.sweep(ids)
+            except StoreError as error:
+                failed.add(store)
+                self._observer.duty_failed(f"sweep at {store}", error.message)
+        done = [
+            unit_id
+            for unit_id, stores in due
+            if not failed.intersection(stores) and self._participants.keys() >= set(stores)
+        ]
+        if done:
+            await self._journal.swept(done)
+        await self._journal.forget(rules.retention_days, rules.units_max)
+        return len(done)

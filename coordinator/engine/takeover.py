@@ -1,0 +1,66 @@
+"""Takeover: the open units of a worker whose lease has expired become ours.
+
+There is no other recovery: what is taken over simply runs again (DESIGN 5). It is resumable
+(rule 6): fenced in the journal, then at each store, each step recorded, then units reassigned;
+units of a store that is away wait for it, the others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coordinator.domain.errors import StoreError
+from coordinator.engine.membership import Membership
+from coordinator.engine.observer import Observer
+from coordinator.engine.ports import Participant, Workers
+from coordinator.engine.schedule import Schedule
+
+class Takeover:
+    """Fences the expired and adopts their units."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        participants: Mapping[str, Participant],
+        pivot_store: str | None,
+        schedule: Schedule,
+        membership: Membership,
+        observer: Observer,
+    ) -> None:
+        self._workers = workers
+        self._participants = participants
+        self._pivot_store = pivot_store
+        self._schedule = schedule
+        self._membership = membership
+        self._observer = observer
+
+    async def run_once(self) -> int:
+        """Take over whatever has expired; how many units came."""
+        came = 0
+        for worker in await self._workers.expired():
+            came += await self._take_over(worker)
+        return came
+
+    async def _take_over(self, worker: int) -> int:
+        await self._workers.fence(worker)
+        fenced = set(await self._workers.fenced_stores(worker))
+        for store, participant in self._participants.items():
+            if store in fenced or store in self._schedule.away:
+                continue
+            try:
+                await participant.fence(worker)
+                await self._workers.record_fenced(worker, store)
+            except StoreError as error:
+                self._observer.duty_failed(f"fence worker {worker} at {store}", error.message)
+                continue
+            fenced.add(store)
+        if self._pivot_store is not None:
+            fenced.add(self._pivot_store)
+        async with self._membership.changing():
+            units = await self._workers.take_over(worker, fenced)
+            self._membership.adopt(units)
+        if units:
+            self._observer.taken_over(worker, len(units))
+        if fenced >= self._participants.keys():
+            await self._workers.bury(worker)
+        return len(units)

@@ -1,0 +1,103 @@
+"""The outbox and the relay's lease.
+
+Rows are claimed by being there, never by following the id: an id that is drawn early may become
+visible late. Its order is right all the same, per key: the id of a row is drawn after the row
+locks of its units, and a unit on the same key is concluded only after the former has committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coordinator import postgres_pool
+from coordinator.domain.publishing import Message
+from coordinator.journal.packing import pack, unpack
+from coordinator.journal.session import reading, single_statement
+
+
+class JournalOutbox:
+    """What the relay of one worker reads and deletes."""
+
+    def __init__(self, pool: postgres_pool.Pool, worker: int, lease_ttl_seconds: float) -> None:
+        self._pool = pool
+        self._worker = worker
+        self._ttl = lease_ttl_seconds
+
+    async def hold_lease(self) -> bool:
+        """Take or renew the relay's lease; whether it is ours until its TTL has passed."""
+        async with single_statement(self._pool) as connection:
+            held = await connection.fetchval(
+                "UPDATE coordinator.relay r SET worker = $1,"
+                " expires_at = clock_timestamp() + $2::float8 * interval '1 second'"
+                " WHERE (r.worker = $1 OR r.expires_at < clock_timestamp()"
+                "   OR NOT EXISTS (SELECT 1 FROM coordinator.heartbeats h"
+                "                  WHERE h.worker = r.worker))"
+                " AND EXISTS (SELECT 1 FROM coordinator.workers w"
+                "             WHERE w.id = $1 AND NOT w.fenced) RETURNING true",
+                self._worker,
+                self._ttl,
+            )
+        return bool(held)
+
+    async def leave(self) -> None:
+        """Give the lease back, so that another worker's relay goes on at once."""
+        async with single_statement(self._pool) as connection:
+            await connection.execute(
+                "UPDATE coordinator.relay SET expires_at = '-infinity' WHERE worker = $1",
+                self._worker,
+            )
+
+    async def claim(self, rows_max: int) -> Sequence[tuple[int, Sequence[Message]]]:
+        """Read the oldest rows in id order; they stay until deleted."""
+        async with reading(self._pool) as connection:
+            rows = await connection.fetch(
+                "SELECT id, messages FROM coordinator.outbox ORDER BY id LIMIT $1", rows_max
+            )
+        return [(row["id"], unpack(row["messages"])) for row in rows]
+
+    async def delete(self, rows: Sequence[int]) -> None:
+        """Delete rows whose messages were all acknowledged or set aside."""
+        async with single_statement(self._pool) as connection:
+            await connection.execute(
+                "DELETE FROM coordinator.outbox WHERE id = ANY ($1)", list(rows)
+            )
+
+    async def set_aside(self, rows: Sequence[int], topic: str, messages: Sequence[Message]) -> None:
+        """Keep the messages of a topic that refuses under its own queue.
+
+        ``rows`` are the outbox rows that have nothing else left and go in the same statement.
+        """
+        async with single_statement(self._pool) as connection:
+            await connection.execute(
+                "WITH gone AS (DELETE FROM coordinator.outbox WHERE id = ANY ($1))"
+                " INSERT INTO coordinator.outbox_aside (topic, message)"
+                " SELECT $2, m.message FROM unnest($3::bytea[]) WITH ORDINALITY AS m(message, at)"
+                " ORDER BY m.at",
+                list(rows),
+                topic,
+                [pack([message]) for message in messages],
+            )
+
+    async def claim_aside(self, topic: str, limit: int) -> Sequence[tuple[int, Message]]:
+        """Read the oldest messages that were set aside for a topic, in order."""
+        async with reading(self._pool) as connection:
+            rows = await connection.fetch(
+                "SELECT id, message FROM coordinator.outbox_aside WHERE topic = $1"
+                " ORDER BY id LIMIT $2",
+                topic,
+                limit,
+            )
+        return [(row["id"], unpack(row["message"])[0]) for row in rows]
+
+    async def delete_aside(self, ids: Sequence[int]) -> None:
+        """Delete set-aside messages that were acknowledged."""
+        async with single_statement(self._pool) as connection:
+            await connection.execute(
+                "DELETE FROM coordinator.outbox_aside WHERE id = ANY ($1)", list(ids)
+            )
+
+    async def topics_aside(self) -> frozenset[str]:
+        """The topics that have messages set aside."""
+        async with reading(self._pool) as connection:
+            rows = await connection.fetch("SELECT DISTINCT topic FROM coordinator.outbox_aside")
+        return frozenset(row["topic"] for row in rows)

@@ -1,0 +1,377 @@
+"""The pivot: the journal's transaction that commits units, refuses them, or ends their undo.
+
+Overview of `JournalPivot.conclude`, in one transaction: the fence; the unit rows locked in order
+(only those that are still `accepted`, ours, not cancelled and in time go on); the data of the
+journal's own store; then, as its last statement, statuses, locks and the outbox row. A crash
+before COMMIT leaves nothing of it; a lost answer to COMMIT is settled by the next attempt, which
+finds the rows as they are (I11). I4, I7, I8, I9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import orjson
+
+from coordinator import postgres_pool
+from coordinator.domain import announce
+from coordinator.domain.decide import Image, ImageKey
+from coordinator.domain.errors import BatchRefused, InvariantViolated, Problem
+from coordinator.domain.lifecycle import FINAL_STATUSES, Status, Transition, next_status
+from coordinator.domain.operation import Unit
+from coordinator.domain.publishing import Done, Message
+from coordinator.domain.refusals import cancelled, too_late
+from coordinator.engine.ports import JOURNAL, Candidate, Concluded, Ending, Refusal
+from coordinator.journal.packing import pack
+from coordinator.journal.session import fence_told, own_statement
+
+
+class DataWork(Protocol):
+    """What the data part did, by ``seq``."""
+
+    @property
+    def done(self) -> Mapping[int, tuple[Done, ...]]:
+        """Applied in this transaction."""
+
+    @property
+    def refused(self) -> Mapping[int, Problem]:
+        """Decided against; nothing of it is written."""
+
+    @property
+    def busy(self) -> frozenset[int]:
+        """An outsider holds a row of it; nothing of it is written."""
+
+
+class DataTables(Protocol):
+    """The journal store's data tables, inside the journal's transaction.
+
+    `coordinator.participants.postgresql.tables` is one; the journal knows no other table than its
+    own and gets this by injection.
+    """
+
+    async def load(
+        self, connection: postgres_pool.Connection, units: Sequence[Unit]
+    ) -> Mapping[ImageKey, Image | None]:
+        """Read images without locks."""
+
+    async def apply(
+        self, connection: postgres_pool.Connection, units: Sequence[Unit]
+    ) -> DataWork:
+        """Lock, read, decide and write; the caller owns the transaction."""
+
+
+@dataclass(slots=True)
+class _Change:
+    """One unit's row, as the last statement changes it."""
+
+    seq: int
+    before: Status
+    after: Status
+    cause: Problem | None = None
+    problem: Problem | None = None
+    outcome: bytes | None = None
+
+
+@dataclass(slots=True)
+class _Decided:
+    """What the transaction decides, in the making."""
+
+    at: datetime | None = None
+    changes: list[_Change] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    ended: dict[int, tuple[Status, Problem | None]] = field(default_factory=dict)
+    compensating: dict[int, Problem] = field(default_factory=dict)
+    parked: dict[int, Problem] = field(default_factory=dict)
+    busy: frozenset[int] = frozenset()
+    lost: set[int] = field(default_factory=set)
+
+    def result(self) -> Concluded:
+        return Concluded(
+            ended=self.ended,
+            compensating=self.compensating,
+            parked=self.parked,
+            busy=self.busy,
+            lost=frozenset(self.lost),
+        )
+
+
+class JournalPivot:
+    """Concludes units of one worker."""
+
+    def __init__(
+        self,
+        pool: postgres_pool.Pool,
+        worker: int,
+        announcer: announce.Announcer,
+        tables: DataTables | None,
+    ) -> None:
+        self._pool = pool
+        self._worker = worker
+        self._announcer = announcer
+        self._tables = tables
+
+    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+        """Read the images of the journal store's branches, without locks."""
+        if self._tables is None:
+            return {}
+        async with postgres_pool.connected(self._pool, JOURNAL) as connection:
+            return await self._tables.load(connection, units)
+
+    # --- forward ------------------------------------------------------------------------------
+
+    async def conclude(
+        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
+    ) -> Concluded:
+        """Commit what can be committed and refuse the rest; see the port."""
+        units = {each.unit.seq: each.unit for each in (*candidates, *refusals)}
+        decided = _Decided()
+        async with postgres_pool.transaction(self._pool, JOURNAL) as connection:
+            held = await self._hold(connection, units, Status.ACCEPTED, decided)
+            going = []
+            for candidate in candidates:
+                row = held.get(candidate.unit.seq)
+                if row is None:
+                    continue
+                stop = _stopped(candidate.unit, row)
+                if stop is None:
+                    going.append(candidate)
+                else:
+                    self._refuse(decided, candidate.unit, stop, in_doubt=candidate.in_doubt)
+            for refusal in refusals:
+                if refusal.unit.seq in held:
+                    self._refuse(
+                        decided, refusal.unit, refusal.problem, in_doubt=refusal.in_doubt
+                    )
+            await self._commit_units(connection, going, decided)
+            await self._write(connection, decided)
+        return decided.result()
+
+    async def _commit_units(
+        self,
+        connection: postgres_pool.Connection,
+        candidates: Sequence[Candidate],
+        decided: _Decided,
+    ) -> None:
+        work = None
+        if self._tables is not None:
+            units = [each.unit for each in candidates]
+            if units:
+                work = await self._tables.apply(connection, units)
+                decided.busy = work.busy
+        too_large: dict[int, Problem] = {}
+        for candidate in candidates:
+            seq = candidate.unit.seq
+            if work is not None and seq in work.busy:
+                continue
+            if work is not None and seq in work.refused:
+                self._refuse(
+                    decided, candidate.unit, work.refused[seq], in_doubt=candidate.in_doubt
+                )
+                continue
+            done = candidate.done if work is None else (*candidate.done, *work.done.get(seq, ()))
+            problem = self._commit(decided, candidate.unit, done)
+            if problem is not None:
+                too_large[seq] = problem
+        if too_large:
+            raise BatchRefused(JOURNAL, next(iter(too_large.values())), too_large)
+
+    def _commit(
+        self, decided: _Decided, unit: Unit, done: Sequence[Done]
+    ) -> Problem | None:
+        """Note a commit and what it publishes; a problem if a topic cannot take it (F26)."""
+        at = _known(decided.at)
+        after = next_status(Status.ACCEPTED, Transition.PIVOT_COMMITTED)
+        value = announce.outcome_value(
+            announce.Verdict(
+                unit.id,
+                unit.digest,
+                after,
+                (),
+                announce.committed_operations(unit, done),
+                unit.received_at,
+                at,
+                unit.metadata,
+            )
+        )
+        messages = announce.change_messages(self._announcer, unit, done, at)
+        messages += self._outcome(unit, after, value, at)
+        problem = announce.oversize(self._announcer, messages)
+        if problem is not None:
+            return problem
+        decided.messages += messages
+        decided.changes.append(_Change(unit.seq, Status.ACCEPTED, after, outcome=value))
+        decided.ended[unit.seq] = (after, None)
+        return None
+
+    def _refuse(
+        self, decided: _Decided, unit: Unit, problem: Problem, *, in_doubt: bool
+    ) -> None:
+        if in_doubt:
+            after = next_status(Status.ACCEPTED, Transition.REFUSED_IN_DOUBT)
+            decided.changes.append(_Change(unit.seq, Status.ACCEPTED, after, cause=problem))
+            decided.compensating[unit.seq] = problem
+            return
+        after = next_status(Status.ACCEPTED, Transition.REFUSED_UNTOUCHED)
+        self._end(decided, unit, Status.ACCEPTED, after, problem)
+
+    # --- backward -----------------------------------------------------------------------------
+
+    async def finish(self, endings: Sequence[Ending]) -> Concluded:
+        """End compensations: status, outcome, locks released; see the port."""
+        units = {each.unit.seq: each.unit for each in endings}
+        decided = _Decided()
+        async with postgres_pool.transaction(self._pool, JOURNAL) as connection:
+            held = await self._hold(connection, units, Status.COMPENSATING, decided)
+            for ending in endings:
+                if ending.unit.seq not in held:
+                    continue
+                if ending.problem is not None:
+                    self._park(decided, ending)
+                    continue
+                way = Transition.UNDONE if ending.wrote else Transition.FOUND_NOTHING
+                after = next_status(Status.COMPENSATING, way)
+                self._end(decided, ending.unit, Status.COMPENSATING, after, ending.cause)
+            await self._write(connection, decided)
+        return decided.result()
+
+    def _park(self, decided: _Decided, ending: Ending) -> None:
+        unit, problem = ending.unit, ending.problem
+        if problem is None:
+            raise InvariantViolated(f"unit {unit.id} is to be parked without a reason")
+        shown = Problem(
+            problem.code,
+            f"{problem.message} It was being undone because: {ending.cause.message}",
+            problem.path,
+            problem.operation,
+            problem.entity,
+            problem.key,
+        )
+        after = next_status(Status.COMPENSATING, Transition.PERSON_NEEDED)
+        value = self._verdict(unit, after, shown, _known(decided.at))
+        decided.messages += self._outcome(unit, after, value, _known(decided.at))
+        decided.changes.append(
+            _Change(unit.seq, Status.COMPENSATING, after, ending.cause, shown, value)
+        )
+        decided.parked[unit.seq] = shown
+
+    # --- both ---------------------------------------------------------------------------------
+
+    def _end(
+        self, decided: _Decided, unit: Unit, before: Status, after: Status, problem: Problem
+    ) -> None:
+        at = _known(decided.at)
+        value = self._verdict(unit, after, problem, at)
+        decided.messages += self._outcome(unit, after, value, at)
+        decided.changes.append(_Change(unit.seq, before, after, problem, outcome=value))
+        decided.ended[unit.seq] = (after, problem)
+
+    def _verdict(self, unit: Unit, status: Status, problem: Problem, at: datetime) -> bytes:
+        return announce.outcome_value(
+            announce.Verdict(
+                unit.id,
+                unit.digest,
+                status,
+                (problem,),
+                (),
+                unit.received_at,
+                at,
+                unit.metadata,
+            )
+        )
+
+    def _outcome(
+        self, unit: Unit, status: Status, value: bytes, at: datetime
+    ) -> list[Message]:
+        kind = "parked" if status is Status.PARKED else "outcome"
+        return announce.outcome_messages(
+            self._announcer,
+            unit_id=unit.id,
+            ce_id=f"{unit.id}/{kind}",
+            status=status,
+            value=value,
+            finished_at=at,
+            reply_to=unit.reply_to,
+            traceparent=unit.traceparent,
+        )
+
+    async def _hold(
+        self,
+        connection: postgres_pool.Connection,
+        units: Mapping[int, Unit],
+        expected: Status,
+        decided: _Decided,
+    ) -> dict[int, Mapping[str, Any]]:
+        """Lock the rows; sort out those that are not as we thought; give the rest by seq."""
+        with fence_told():
+            rows = await connection.fetch(
+                "SELECT * FROM coordinator.hold_units($1, $2)", self._worker, sorted(units)
+            )
+        held: dict[int, Mapping[str, Any]] = {}
+        for row in rows:
+            seq, status = row["seq"], Status(row["status"])
+            decided.at = row["held_at"]
+            if status is expected:
+                held[seq] = row
+            elif status in FINAL_STATUSES:
+                decided.ended[seq] = (status, _problem(row["cause"]))
+            elif status is Status.COMPENSATING:
+                decided.compensating[seq] = _problem(row["cause"]) or _UNTOLD
+            elif status is Status.PARKED:
+                decided.parked[seq] = _problem(row["problem"]) or _UNTOLD
+            else:
+                raise InvariantViolated(f"unit {units[seq].id} is {status}, not {expected}")
+        decided.lost = set(units) - {row["seq"] for row in rows}
+        return held
+
+    async def _write(self, connection: postgres_pool.Connection, decided: _Decided) -> None:
+        changes = decided.changes
+        if not changes:
+            return
+        with own_statement(), fence_told():
+            changed = await connection.fetchval(
+                "SELECT coordinator.conclude($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                self._worker,
+                [each.seq for each in changes],
+                [each.before.value for each in changes],
+                [each.after.value for each in changes],
+                [_as_json(each.cause) for each in changes],
+                [_as_json(each.problem) for each in changes],
+                [each.outcome for each in changes],
+                decided.at,
+                pack(decided.messages) if decided.messages else None,
+            )
+        if changed != len(changes):
+            raise InvariantViolated(
+                f"{len(changes)} units were to change their status, {changed} did (rule 2)"
+            )
+
+
+_UNTOLD = Problem.from_json(
+    {"code": "store_refused", "message": "The journal does not tell why the unit was refused."}
+)
+
+
+def _stopped(unit: Unit, row: Mapping[str, Any]) -> Problem | None:
+    """Why a unit may not commit although nothing of it was refused, if so."""
+    if row["cancel_requested"] is not None:
+        return cancelled(row["cancel_requested"])
+    if row["late"]:
+        return too_late(unit)
+    return None
+
+
+def _known(at: datetime | None) -> datetime:
+    if at is None:
+        raise InvariantViolated("a unit is decided whose row is not held")
+    return at
+
+
+def _as_json(problem: Problem | None) -> str | None:
+    return None if problem is None else orjson.dumps(problem.as_json()).decode()
+
+
+def _problem(raw: str | None) -> Problem | None:
+    return None if raw is None else Problem.from_json(orjson.loads(raw))

@@ -1,0 +1,76 @@
+"""How the journal talks to its database: one statement or one transaction at a time.
+
+Our own statements cannot be refused for a user's data, so a refusal of one is a bug or a schema
+that somebody has changed: it stops the daemon rather than a unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+
+import asyncpg
+
+from coordinator import postgres_pool
+from coordinator.domain.errors import (
+    BatchRefused,
+    Fenced,
+    InvariantViolated,
+    ResultUnknown,
+    StoreUnavailable,
+)
+from coordinator.engine.ports import JOURNAL
+
+FENCED_STATE = "CF001"
+"""What ``coordinator.hold_fence`` raises."""
+
+
+@asynccontextmanager
+async def reading(pool: postgres_pool.Pool) -> AsyncIterator[postgres_pool.Connection]:
+    """Lend a connection for statements that change nothing."""
+    with own_statement():
+        async with postgres_pool.connected(pool, JOURNAL) as connection:
+            with fence_told():
+                yield connection
+
+
+@asynccontextmanager
+async def single_statement(pool: postgres_pool.Pool) -> AsyncIterator[postgres_pool.Connection]:
+    """Lend a connection for one statement that commits by itself.
+
+    Raises `ResultUnknown` when its answer was lost (I11).
+    """
+    sent = False
+    try:
+        with own_statement():
+            async with postgres_pool.connected(pool, JOURNAL) as connection:
+                sent = True
+                with fence_told():
+                    yield connection
+    except StoreUnavailable as error:
+        if sent:
+            raise ResultUnknown(JOURNAL, error.message) from error
+        raise
+
+
+@contextmanager
+def own_statement() -> Iterator[None]:
+    """Turn a refusal of our own statement into `InvariantViolated`."""
+    try:
+        yield
+    except BatchRefused as error:
+        raise InvariantViolated(
+            f"the journal refused a statement of ours: {error.message}"
+        ) from error
+
+
+@contextmanager
+def fence_told() -> Iterator[None]:
+    """Turn the journal's word that this worker is fenced into `Fenced`."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == FENCED_STATE:
+            raise Fenced("another worker has taken over this one's units") from error
+        raise
