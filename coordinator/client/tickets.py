@@ -1,0 +1,112 @@
+"""Who waits for what: tickets, and the register that gives each outcome to its tickets.
+
+A ticket is known by unit id *and* digest (F3), so that the `id_reused` answer to somebody else's
+unit of the same id is never taken for ours. The register holds its entries weakly: memory is
+bounded by the tickets that the caller keeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from coordinator.client.errors import ClientError, TooManyPending
+from coordinator.client.outcome import Outcome, read_outcome
+
+
+class Answer:
+    """The answer to one submission, or to equal ones that are under way together."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.final: asyncio.Future[Outcome] = loop.create_future()
+        self.parked: asyncio.Future[Outcome] = loop.create_future()
+
+    def give(self, outcome: Outcome) -> None:
+        """Take an outcome; the first final one counts, and the last parked one before it."""
+        if not outcome.final:
+            if self.parked.done():
+                self.parked = asyncio.get_running_loop().create_future()
+            self.parked.set_result(outcome)
+        elif not self.final.done():
+            self.final.set_result(outcome)
+
+    def fail(self, error: ClientError) -> None:
+        """Let everybody who awaits this fail."""
+        for future in (self.final, self.parked):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # a ticket that nobody awaits is no fault to be logged
+
+
+class _Submitted:
+    """All submissions of one unit id that somebody holds a ticket of."""
+
+    __slots__ = ("__weakref__", "by_digest")
+
+    def __init__(self) -> None:
+        self.by_digest: dict[str, Answer] = {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ticket:
+    """The right to one outcome; give it to `CoordinatorClient.outcome`."""
+
+    unit: str
+    digest: str
+    answer: Answer
+    submitted: _Submitted
+
+    @property
+    def done(self) -> bool:
+        """Whether the final outcome has come."""
+        return self.answer.final.done()
+
+
+class Register:
+    """The tickets that are held, by unit id."""
+
+    def __init__(self, pending_max: int) -> None:
+        self._pending_max = pending_max
+        self._by_id: WeakValueDictionary[bytes, _Submitted] = WeakValueDictionary()
+
+    def issue(self, unit_id: str, digest: str) -> Ticket:
+        """Make a ticket; equal units that are under way share their answer.
+
+        A unit that was answered and is submitted once more waits for an answer of its own: the
+        coordinator publishes the outcome again (F4). Raises `TooManyPending`.
+        """
+        key = unit_id.encode()
+        submitted = self._by_id.get(key)
+        if submitted is None:
+            if len(self._by_id) >= self._pending_max:
+                raise TooManyPending(f"More than {self._pending_max} tickets are held.")
+            submitted = self._by_id[key] = _Submitted()
+        answer = submitted.by_digest.get(digest)
+        if answer is None or answer.final.done():
+            answer = submitted.by_digest[digest] = Answer()
+        return Ticket(unit_id, digest, answer, submitted)
+
+    def deliver(self, key: bytes | None, value: bytes | None) -> None:
+        """Give a message of the outcomes topic to its ticket, if somebody holds one."""
+        submitted = None if key is None else self._by_id.get(key)
+        if submitted is None or value is None:
+            return
+        try:
+            outcome = read_outcome(value)
+        except ValueError:  # somebody else's message in this topic
+            return
+        if outcome.digest is None:  # what could not be read has no digest; the id must do (F3)
+            for answer in submitted.by_digest.values():
+                answer.give(outcome)
+            return
+        answer_or_none = submitted.by_digest.get(outcome.digest)
+        if answer_or_none is not None:
+            answer_or_none.give(outcome)
+
+    def fail(self, error: ClientError) -> None:
+        """Let every ticket fail."""
+        for submitted in list(self._by_id.values()):
+            for answer in submitted.by_digest.values():
+                answer.fail(error)
