@@ -1,0 +1,397 @@
+"""Reading and writing mapped tables for a batch of units, inside a transaction of the caller's.
+
+Shared by the journal's pivot and by the participant of a store of its own: both call
+`Tables.apply` between their BEGIN and COMMIT. A batch takes one statement to lock the rows of a
+table, one more where rows were not returned (are they missing, or held by a stranger?), and one
+per shape of write (see `waves`). What is written is read back by RETURNING, so after-images know
+column defaults, generated columns and triggers.
+
+What can go wrong: a stranger holds a row: its unit is ``busy`` and the rest goes on (rule 9). A
+unit is decided against: it is ``refused`` and the rest goes on. The store refuses a statement:
+`BatchRefused`, and the caller rolls back; a unit is named only when it was alone in the batch,
+since a neighbour's write may have been the cause. Refuses to BEGIN, COMMIT or know of undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from coordinator.domain.decide import (
+    Effect,
+    Image,
+    ImageKey,
+    Refused,
+    decide_branch,
+    decide_operation,
+    key_as_json,
+)
+from coordinator.domain.entity import Mapping as EntityMapping
+from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreBusy
+from coordinator.domain.operation import OperationKind, Unit
+from coordinator.domain.publishing import Done
+from coordinator.participants.postgresql.mapped_table import MappedTable, Texts, mapped_table
+from coordinator.participants.postgresql.statements import RowLock, quote_identifier
+from coordinator.participants.postgresql.waves import Shape, Step, shape_of, spread
+from coordinator.postgres_pool import DRIVER_ERRORS, Connection, sqlstate, translate
+
+_STRENGTHS = {
+    OperationKind.CHECK: 0,
+    OperationKind.INSERT: 1,
+    OperationKind.UPDATE: 1,
+    OperationKind.UPSERT: 1,
+    OperationKind.DELETE: 2,
+}
+_LOCKS = (RowLock.SHARE, RowLock.NO_KEY_UPDATE, RowLock.UPDATE)
+_UNIQUE_VIOLATION = "23505"
+
+
+@dataclass(slots=True)
+class TableWork:
+    """What became of a batch's branches here, by ``seq``; nothing is durable before COMMIT.
+
+    ``done``: written (or checked). ``refused``: decided against under the lock. ``busy``: a
+    stranger holds a row of it. Of the latter two nothing was written. ``steps`` holds, for the
+    done ones, every operation with the texts of its row before and after: what undo is made of.
+    """
+
+    done: dict[int, tuple[Done, ...]] = field(default_factory=dict)
+    refused: dict[int, Problem] = field(default_factory=dict)
+    busy: frozenset[int] = frozenset()
+    steps: dict[int, Sequence[Step]] = field(default_factory=dict)
+
+
+class Tables:
+    """The mapped tables of one PostgreSQL store."""
+
+    def __init__(self, store: str) -> None:
+        self._store = store
+
+    async def load(
+        self, connection: Connection, units: Sequence[Unit]
+    ) -> dict[ImageKey, Image | None]:
+        """Read the images of all keys of the branches here, without locks.
+
+        Raises driver errors untranslated.
+        """
+        images: dict[ImageKey, Image | None] = {}
+        for mapping, group in _by_mapping(units):
+            for name, keys in _demanded(self._store, group).items():
+                table = mapped_table(mapping, name)
+                texts = [written for written, _ in keys.values()]
+                rows = await connection.fetch(table.statements.read, texts)
+                found = {row[0]: table.image(row) for row in rows}
+                for number, key_text in enumerate(keys, 1):
+                    at = (name, key_text)
+                    # Two mappings of one entity in a batch: a checked row has the fields of both.
+                    image = found.get(number)
+                    known = images.get(at)
+                    images[at] = {**known, **image} if known and image else image
+        return images
+
+    async def apply(self, connection: Connection, units: Sequence[Unit]) -> TableWork:
+        """Lock, decide and write the branches of ``units`` here, in admission order.
+
+        To be called in a transaction of the caller's, who rolls back if it raises: `BatchRefused`,
+        `StoreBusy` or `StoreUnavailable`. Deferred constraints have been checked when it returns.
+        """
+        batch = _Batch(self._store, connection, units)
+        try:
+            for mapping, group in _by_mapping(units):
+                await batch.apply(mapping, group)
+            await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        except DRIVER_ERRORS as error:
+            raise batch.named(translate(self._store, error)) from error
+        return batch.work
+
+
+def _by_mapping(units: Sequence[Unit]) -> Iterable[tuple[EntityMapping, Sequence[Unit]]]:
+    """Units with their mapping: one group, but for the time after a change of the mapping."""
+    first = units[0].mapping if units else None
+    if first is None or all(unit.mapping is first for unit in units):
+        return [(first, units)] if first is not None else []
+    groups: dict[str, list[Unit]] = {}
+    for unit in units:
+        groups.setdefault(unit.mapping.fingerprint, []).append(unit)
+    return [(group[0].mapping, group) for group in groups.values()]
+
+
+_Keys = dict[str, tuple[str, int]]
+"""Key text → (the key as the column's text, strength of the lock)."""
+
+
+def _demanded(store: str, units: Sequence[Unit]) -> dict[str, _Keys]:
+    demanded: dict[str, _Keys] = {}
+    for unit in units:
+        plan = unit.plan
+        operations = plan.operations
+        for position in plan.branches.get(store, ()):
+            operation = operations[position]
+            keys = demanded.get(operation.entity)
+            if keys is None:
+                keys = demanded[operation.entity] = {}
+            strength = _STRENGTHS[operation.kind]
+            known = keys.get(operation.key_text)
+            if known is None:
+                table = mapped_table(unit.mapping, operation.entity)
+                keys[operation.key_text] = (table.write_key(operation.key), strength)
+            elif known[1] < strength:
+                keys[operation.key_text] = (known[0], strength)
+    return demanded
+
+
+class _Batch:
+    """One call of `Tables.apply`: the rows that it has locked, and what it has written."""
+
+    def __init__(self, store: str, connection: Connection, units: Sequence[Unit]) -> None:
+        self._store = store
+        self._connection = connection
+        self._alone = units[0] if len(units) == 1 else None
+        self.work = TableWork()
+        self._texts: dict[ImageKey, Texts | None] = {}
+        self._images: dict[ImageKey, Image | None] = {}
+        self._busy_keys: set[ImageKey] = set()
+
+    async def apply(self, mapping: EntityMapping, units: Sequence[Unit]) -> None:
+        self._texts, self._images = {}, {}
+        for name, keys in _demanded(self._store, units).items():
+            await self._lock(mapped_table(mapping, name), keys)
+        levels: list[list[Step]] = []
+        going = self._decide(units, levels)
+        for level in levels:
+            await self._write_level(level)
+        for unit, steps in going:
+            self.work.done[unit.seq] = _done(steps)
+            self.work.steps[unit.seq] = steps
+
+    # --- lock -----------------------------------------------------------------------------------
+
+    async def _lock(self, table: MappedTable, keys: _Keys) -> None:
+        strengths = {strength for _, strength in keys.values()}
+        for strength in sorted(strengths, reverse=True):
+            chosen = [(key, written) for key, (written, own) in keys.items() if own == strength]
+            await self._lock_rows(table, _LOCKS[strength], chosen)
+
+    async def _lock_rows(
+        self, table: MappedTable, strength: RowLock, keys: Sequence[tuple[str, str]]
+    ) -> None:
+        name = table.entity.name
+        sql = table.statements.lock(strength)
+        rows = await self._connection.fetch(sql, [written for _, written in keys])
+        for row in rows:
+            at = (name, keys[row[0] - 1][0])
+            self._texts[at] = row
+            self._images[at] = table.image(row)
+        if len(rows) < len(keys):
+            await self._tell_missing_from_held(table, keys)
+
+    async def _tell_missing_from_held(
+        self, table: MappedTable, keys: Sequence[tuple[str, str]]
+    ) -> None:
+        """Read again those that were skipped: a skipped row is not a missing row (rule 9)."""
+        name = table.entity.name
+        unseen = [key for key in keys if (name, key[0]) not in self._texts]
+        rows = await self._connection.fetch(
+            table.statements.exist, [written for _, written in unseen]
+        )
+        held = {row[0] for row in rows}
+        for number, (key, _) in enumerate(unseen, 1):
+            if number in held:
+                self._busy_keys.add((name, key))
+            else:
+                self._texts[name, key] = self._images[name, key] = None
+
+    # --- decide ---------------------------------------------------------------------------------
+
+    def _decide(
+        self, units: Sequence[Unit], levels: list[list[Step]]
+    ) -> list[tuple[Unit, list[Step]]]:
+        going = []
+        busy = self._busy_units(units) if self._busy_keys else frozenset()
+        self.work.busy |= busy
+        for unit in units:
+            if unit.seq in busy:
+                continue
+            decided = decide_branch(unit, self._store, self._images)
+            if isinstance(decided, Problem):
+                self.work.refused[unit.seq] = decided
+                continue
+            mapping = unit.mapping
+            steps = [
+                Step(unit, mapped_table(mapping, write.operation.entity), write, False)
+                for write in decided
+            ]
+            spread(levels, steps)
+            going.append((unit, steps))
+        return going
+
+    def _busy_units(self, units: Sequence[Unit]) -> frozenset[int]:
+        return frozenset(
+            unit.seq
+            for unit in units
+            if any(
+                (operation.entity, operation.key_text) in self._busy_keys
+                for _, operation in unit.branch(self._store)
+            )
+        )
+
+    # --- write ----------------------------------------------------------------------------------
+
+    async def _write_level(self, level: Sequence[Step]) -> None:
+        groups: dict[Shape, list[Step]] = {}
+        for step in level:
+            if step.chained:
+                self._decide_again(step)
+            step.before = self._texts[step.at]
+            shape = shape_of(step.write)
+            group = groups.get(shape)
+            if group is None:
+                groups[shape] = [step]
+            else:
+                group.append(step)
+        for (_, effect, columns), steps in groups.items():
+            if effect is Effect.NOTHING or (effect is Effect.UPDATED and not columns):
+                # An upsert without values on a table without version: an event, but no statement.
+                for step in steps:
+                    self._came_back(step, step.before)
+                continue
+            try:
+                await self._write(effect, columns, steps)
+            except DRIVER_ERRORS as error:
+                raise self._refusal(error, steps) from error
+
+    def _decide_again(self, step: Step) -> None:
+        image = self._images[step.at]
+        if image == step.write.before:
+            return
+        write = step.write
+        try:
+            step.write = decide_operation(step.unit.mapping, write.position, write.operation, image)
+        except Refused as refusal:
+            raise BatchRefused(
+                self._store, refusal.problem, {step.unit.seq: refusal.problem}
+            ) from refusal
+
+    async def _write(self, effect: Effect, columns: tuple[str, ...], steps: Sequence[Step]) -> None:
+        table = steps[0].table
+        statements = table.statements
+        write_key = table.write_key
+        keys = [write_key(step.write.operation.key) for step in steps]
+        if effect is Effect.DELETED:
+            rows = await self._connection.fetch(statements.delete, keys)
+            self._check_count(rows, steps)
+            for step in steps:
+                self._came_back(step, None)
+            return
+        parameters = _columnwise(table, columns, steps)
+        if effect is Effect.CREATED:
+            rows = await self._connection.fetch(statements.insert(columns), keys, *parameters)
+            self._check_count(rows, steps)
+            for step, key, row in zip(steps, keys, rows, strict=True):
+                if not table.is_key(row[table.key_index], key):
+                    raise self._suppressed(steps, "changed the key of a row")
+                self._came_back(step, row)
+            return
+        rows = await self._connection.fetch(statements.update(columns), keys, *parameters)
+        self._check_count(rows, steps)
+        for row in rows:
+            self._came_back(steps[row[0] - 1], row)
+
+    def _came_back(self, step: Step, row: Texts | None) -> None:
+        step.after = self._texts[step.at] = row
+        image = None if row is None else step.table.image(row)
+        step.image = self._images[step.at] = image
+
+    # --- refusals -------------------------------------------------------------------------------
+
+    def _check_count(self, rows: Sequence[Any], steps: Sequence[Step]) -> None:
+        """The rows are locked or new: only something in the store can have left one out."""
+        if len(rows) != len(steps):
+            raise self._suppressed(steps, "suppressed the write of a row")
+
+    def _suppressed(self, steps: Sequence[Step], what: str) -> BatchRefused:
+        table = steps[0].table.statements.table
+        problem = Problem(
+            ErrorCode.CONSTRAINT_VIOLATED,
+            f"A trigger, rule or policy of table {table.schema}.{table.name} {what}.",
+        )
+        named = self.named(BatchRefused(self._store, problem), steps)
+        assert isinstance(named, BatchRefused)
+        return named
+
+    def _refusal(self, error: BaseException, steps: Sequence[Step]) -> Exception:
+        table = steps[0].table.statements.table
+        if _is_key_taken(error, table.schema, table.name, table.key):
+            # Inserted by a stranger since we looked: to be decided again, on what is there now.
+            seqs = frozenset({self._alone.seq}) if self._alone else frozenset[int]()
+            return StoreBusy(self._store, "a row with the same key has just been inserted", seqs)
+        return self.named(translate(self._store, error), steps)
+
+    def named(self, failure: Exception, steps: Sequence[Step] = ()) -> Exception:
+        """Name the unit in a refusal if it was alone, and its operation if that is known."""
+        if self._alone is None or not isinstance(failure, BatchRefused) or failure.refusals:
+            return failure
+        problem = failure.problem
+        if len(steps) == 1:
+            operation = steps[0].write.operation
+            problem = replace(
+                problem,
+                path=f"operations.{operation.index}",
+                operation=operation.index,
+                entity=operation.entity,
+                key=key_as_json(operation),
+            )
+        return BatchRefused(self._store, problem, {self._alone.seq: problem})
+
+
+def _columnwise(
+    table: MappedTable, columns: tuple[str, ...], steps: Sequence[Step]
+) -> list[list[str | None]]:
+    parameters: list[list[str | None]] = []
+    for name in columns:
+        write = table.write[name]
+        parameters.append(
+            [
+                None if (value := step.write.assigned.get(name)) is None else write(value)
+                for step in steps
+            ]
+        )
+    return parameters
+
+
+def _is_key_taken(error: BaseException, schema: str, table: str, key: str) -> bool:
+    """Whether a unique violation is about the key itself.
+
+    The server names the columns only in its detail, as ``Key (id)=(…)`` in every language.
+    """
+    return (
+        sqlstate(error) == _UNIQUE_VIOLATION
+        and getattr(error, "schema_name", None) == schema
+        and getattr(error, "table_name", None) == table
+        and any(
+            f"({name})=(" in (getattr(error, "detail", None) or "")
+            for name in (key, quote_identifier(key))
+        )
+    )
+
+
+# --- what was done ------------------------------------------------------------------------------
+
+
+def _done(steps: Sequence[Step]) -> tuple[Done, ...]:
+    if len(steps) == 1:
+        step = steps[0]
+        return (_one_done(step, step.write.before, {}),)
+    shown: dict[ImageKey, bytes | None] = {}
+    return tuple([_one_done(step, step.write.before, shown) for step in steps])
+
+
+def _one_done(step: Step, before: Image | None, shown: dict[ImageKey, bytes | None]) -> Done:
+    table, write = step.table, step.write
+    if write.effect is Effect.NOTHING:
+        return Done(write.position, write.effect, None, None, table.version(step.image))
+    at = step.at
+    before_json = shown[at] if at in shown else table.show(before)
+    after_json = shown[at] = table.show(step.image)
+    return Done(write.position, write.effect, before_json, after_json, table.version(step.image))
