@@ -20,9 +20,9 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.daemon.health import Health
 from coordinator.daemon.metrics import Metrics
-from coordinator.daemon.units_api import ActionRefused, UnitsApi, UnitUnknown, UnitView
 from coordinator.domain.errors import ConfigurationInvalid, StoreError
 from coordinator.domain.lifecycle import Status
+from coordinator.engine.units_api import ActionRefused, UnitsApi, UnitUnknown, UnitView
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
 

@@ -1,0 +1,160 @@
+"""The command line: every command with its options and its help."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coordinator.cli.configuration import Config, Overrides, load
+from coordinator.cli.output import show_json, show_line, show_record, show_rows
+from coordinator.cli.units import units_app
+
+app = typer.Typer(
+    help="Applies units of work over PostgreSQL and MongoDB, submitted by Kafka.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+devstack_app = typer.Typer(
+    help="PostgreSQL, MongoDB and Kafka as local processes.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(units_app, name="units")
+app.add_typer(devstack_app, name="devstack")
+
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Where the servers keep their data and logs."),
+]
+
+
+@app.command()
+def run(config: Config = None, set_: Overrides = None) -> None:
+    """Run the daemon until SIGTERM or SIGINT."""
+    from coordinator.daemon.signals import leave_on_early_signal, run_and_leave
+
+    leave_on_early_signal()
+    settings = load(config, set_)
+    from coordinator import logs
+
+    logs.configure(settings.log.format, settings.log.level, settings.redact)
+    from coordinator.bootstrap import run_daemon
+
+    run_and_leave(lambda: run_daemon(settings))
+
+
+@app.command()
+def check(config: Config = None, set_: Overrides = None) -> None:
+    """Check configuration, mappings, connections, rights and topics; change nothing."""
+    from coordinator.bootstrap import check as check_all
+
+    report = asyncio.run(check_all(load(config, set_)))
+    rows = [
+        {"subject": one.subject, "verdict": one.verdict.value, "detail": one.detail}
+        for one in report.findings
+    ]
+    show_rows(rows, ("verdict", "subject", "detail"), empty="There was nothing to check.")
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def migrate(config: Config = None, set_: Overrides = None) -> None:
+    """Make the journal's tables, or bring them to this version's shape."""
+    from coordinator.bootstrap import migrate as migrate_journal
+
+    asyncio.run(migrate_journal(load(config, set_)))
+    if sys.stdout.isatty():
+        show_line("The journal is up to date.")
+    else:
+        show_json({"journal": "up to date"})
+
+
+@app.command()
+def submit(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="One unit, an array of units or JSON lines; - is stdin."
+        ),
+    ],
+    key: Annotated[
+        str | None, typer.Option(help="The Kafka key: units with it keep order.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for all outcomes.")
+    ] = 60.0,
+    config: Config = None,
+    set_: Overrides = None,
+) -> None:
+    """Submit units, wait and show their outcomes; exit code 0 when all are committed."""
+    from coordinator.cli.submissions import read_file
+    from coordinator.cli.submit import submit_and_show
+
+    settings = load(config, set_)
+    units = read_file(file)
+    raise typer.Exit(asyncio.run(submit_and_show(settings, units, key, timeout)))
+
+
+@devstack_app.command("up")
+def devstack_up(
+    data: DataFolder = None,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave them running.")] = False,
+    config: Config = None,
+) -> None:
+    """Start the servers and show their addresses; Ctrl-C stops them."""
+    from coordinator.devstack import commands
+
+    raise typer.Exit(commands.up(data or commands.DEFAULT_DATA_FOLDER, detach))
+
+
+@devstack_app.command("down")
+def devstack_down(data: DataFolder = None, config: Config = None) -> None:
+    """Stop the servers; their data stays."""
+    from coordinator.devstack import commands
+
+    raise typer.Exit(commands.down(data or commands.DEFAULT_DATA_FOLDER))
+
+
+@devstack_app.command("status")
+def devstack_status(data: DataFolder = None, config: Config = None) -> None:
+    """Show the servers; exit code 0 when all run."""
+    from coordinator.devstack import commands
+
+    raise typer.Exit(commands.status(data or commands.DEFAULT_DATA_FOLDER))
+
+
+@app.command()
+def demo(config: Config = None) -> None:
+    """Watch a few thousand units go through real servers, started for the occasion."""
+    from coordinator.demo import main as run_demo
+
+    raise typer.Exit(run_demo())
+
+
+@app.command()
+def health(
+    live: Annotated[bool, typer.Option("--live", help="Ask only whether it is alive.")] = False,
+    config: Config = None,
+    set_: Overrides = None,
+) -> None:
+    """Ask the running daemon whether it is ready; exit code 0 when it is."""
+    from coordinator.cli.health import ask
+
+    answer = ask(load(config, set_).http.listen, "/livez" if live else "/readyz")
+    show_record(answer.body)
+    raise typer.Exit(0 if answer.is_good else 1)
+
+
+@app.command()
+def version(config: Config = None) -> None:
+    """Show the version."""
+    from coordinator import __version__
+
+    show_line(__version__)

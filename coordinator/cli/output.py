@@ -1,0 +1,65 @@
+"""How results are shown: tables on a terminal, JSON lines to everything else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def is_terminal() -> bool:
+    """Whether a person is looking at stdout."""
+    return sys.stdout.isatty()
+
+
+def show_line(text: str) -> None:
+    """Write a plain line to stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
+    """Show rows: all members as JSON lines, or the named columns as a table.
+
+    ``empty`` is what a person reads when there is none.
+    """
+    if not is_terminal():
+        for row in rows:
+            show_json(row)
+        return
+    if not rows:
+        show_line(empty)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
+    Console().print(table)
+
+
+def show_record(record: Mapping[str, Any]) -> None:
+    """Show one thing: a JSON line, or indented JSON for a person."""
+    if is_terminal():
+        from rich.console import Console
+
+        Console().print_json(json.dumps(record, default=str, ensure_ascii=False))
+    else:
+        show_json(record)
+
+
+def show_json(record: Mapping[str, Any]) -> None:
+    """Write one JSON line."""
+    show_line(json.dumps(record, default=str, ensure_ascii=False, separators=(",", ":")))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str | int | float):
+        return str(value)
+    return json.dumps(value, default=str, ensure_ascii=False)
