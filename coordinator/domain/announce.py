@@ -185,7 +185,7 @@ def change_messages(
     return messages
 
 
-def _change_value(  # noqa: PLR0913 - the parts of one event
+def _change_value(
     announcer: Announcer,
     unit: Unit,
     operation: Operation,
@@ -242,7 +242,7 @@ def size_bytes(message: Message) -> int:
     return size
 
 
-def _headers(  # noqa: PLR0913 - CloudEvents has that many attributes
+def _headers(
     announcer: Announcer,
     ce_id: str,
     ce_type: str,

@@ -60,7 +60,7 @@ class Write:
     deltas: Mapping[str, Any] | None = None
 
 
-class Refused(Exception):  # noqa: N818 - a decision, not a fault
+class Refused(Exception):
     """Inside this module's callers: the unit is refused for ``problem``."""
 
     def __init__(self, problem: Problem) -> None:
@@ -172,7 +172,7 @@ def _update(entity: Entity, position: int, operation: Operation, image: Image | 
     return _assign(entity, position, operation, image, assigned, operation.unset, deltas)
 
 
-def _assign(  # noqa: PLR0913 - the parts of one write
+def _assign(
     entity: Entity,
     position: int,
     operation: Operation,

@@ -8,6 +8,7 @@ transaction failed is read again from the journal's position: nothing of it was 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -77,6 +78,8 @@ class Admission:
         clock: Clock,
         observer: Observer,
         membership: Membership,
+        bell: asyncio.Event,
+        outbox_bell: asyncio.Event,
     ) -> None:
         self._journal = journal
         self._schedule = schedule
@@ -87,6 +90,8 @@ class Admission:
         self._clock = clock
         self._observer = observer
         self._membership = membership
+        self._bell = bell
+        self._outbox_bell = outbox_bell
         self._known: dict[Partition, int | None] = {}
 
     async def positions(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
@@ -133,6 +138,7 @@ class Admission:
             else:
                 self._known[partition] = next_offset
         now = self._clock.monotonic()
+        self._clock.journal_says(admitted.at)
         for unit in admitted.units:
             window = unit.deadline_at - admitted.at
             self._schedule.add(
@@ -147,6 +153,9 @@ class Admission:
             entry = self._schedule.get(seq)
             if entry is not None and not entry.running:
                 self._schedule.refuse(entry, cancelled(reasons.get(entry.unit.id, "")))
+        self._bell.set()
+        if reading.answers:
+            self._outbox_bell.set()
         self._observer.admitted(admitted)
 
     def _read(self, record: Record, reading: _Reading) -> None:

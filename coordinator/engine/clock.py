@@ -15,7 +15,10 @@ class Clock(Protocol):
         """Seconds on a clock that only goes forward."""
 
     def now(self) -> datetime:
-        """The time of day, aware, UTC."""
+        """The journal's time of day as we know it, aware, UTC."""
+
+    def journal_says(self, at: datetime) -> None:
+        """The journal has just told its time."""
 
     async def wait(self, event: asyncio.Event, seconds: float) -> bool:
         """Wait for an event, at most that long; whether it came."""

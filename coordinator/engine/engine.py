@@ -142,7 +142,7 @@ class Engine:
         while not stop.is_set():
             sent = self._clock.monotonic()
             try:
-                await self._workers.beat()
+                self._clock.journal_says(await self._workers.beat())
             except StoreError as error:
                 self._watch.failed(error)
                 self._observer.duty_failed("heartbeat", error.message)

@@ -349,8 +349,8 @@ class Workers(Protocol):
     def worker(self) -> int:
         """This worker's number; never used again."""
 
-    async def beat(self) -> None:
-        """Renew the lease by its TTL from now on the journal's clock; `Fenced` if it is lost."""
+    async def beat(self) -> datetime:
+        """Renew the lease by its TTL from now; give the journal's time; `Fenced` if it is lost."""
 
     async def leave(self) -> None:
         """Let the lease expire now, so that another worker takes over at once."""
@@ -358,8 +358,11 @@ class Workers(Protocol):
     async def expired(self) -> Sequence[int]:
         """Workers whose lease has expired and that still have something to take over."""
 
-    async def fence(self, worker: int) -> None:
-        """Fence it in the journal: on return it changes nothing there any more."""
+    async def fence(self, worker: int) -> bool:
+        """Fence it in the journal: on True it changes nothing there any more.
+
+        False when its lease was renewed in the meantime.
+        """
 
     async def fenced_stores(self, worker: int) -> frozenset[str]:
         """The stores at which a takeover has fenced this worker already."""

@@ -42,7 +42,8 @@ class Takeover:
         return came
 
     async def _take_over(self, worker: int) -> int:
-        await self._workers.fence(worker)
+        if not await self._workers.fence(worker):
+            return 0
         fenced = set(await self._workers.fenced_stores(worker))
         for store, participant in self._participants.items():
             if store in fenced or store in self._schedule.away:

@@ -12,7 +12,7 @@ from typing import Any
 from coordinator import postgres_pool
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.operation import Unit
-from coordinator.domain.plan import plan_as_json
+from coordinator.domain.plan_json import plan_as_json
 from coordinator.engine.ports import AdmissionBatch, Admitted, Partition
 from coordinator.journal.packing import pack
 from coordinator.journal.session import reading, single_statement

@@ -11,7 +11,7 @@ from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import Problem
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin, Unit
-from coordinator.domain.plan import plan_from_json
+from coordinator.domain.plan_json import plan_from_json
 from coordinator.engine.ports import OpenUnit
 from coordinator.journal.mappings import JournaledMappings
 

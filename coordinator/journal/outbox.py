@@ -7,7 +7,7 @@ locks of its units, and a unit on the same key is concluded only after the forme
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from coordinator import postgres_pool
 from coordinator.domain.publishing import Message
@@ -39,19 +39,24 @@ class JournalOutbox:
             )
         return bool(held)
 
-    async def leave(self) -> None:
-        """Give the lease back, so that another worker's relay goes on at once."""
+    async def release_lease(self) -> None:
+        """Let the lease expire now if it is ours, so that another relay goes on at once."""
         async with single_statement(self._pool) as connection:
             await connection.execute(
                 "UPDATE coordinator.relay SET expires_at = '-infinity' WHERE worker = $1",
                 self._worker,
             )
 
-    async def claim(self, rows_max: int) -> Sequence[tuple[int, Sequence[Message]]]:
-        """Read the oldest rows in id order; they stay until deleted."""
+    async def claim(
+        self, rows_max: int, skip: Collection[int] = ()
+    ) -> Sequence[tuple[int, Sequence[Message]]]:
+        """Read the oldest rows in id order but those in ``skip``; they stay until deleted."""
         async with reading(self._pool) as connection:
             rows = await connection.fetch(
-                "SELECT id, messages FROM coordinator.outbox ORDER BY id LIMIT $1", rows_max
+                "SELECT id, messages FROM coordinator.outbox WHERE id <> ALL ($2)"
+                " ORDER BY id LIMIT $1",
+                rows_max,
+                list(skip),
             )
         return [(row["id"], unpack(row["messages"])) for row in rows]
 

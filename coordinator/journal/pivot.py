@@ -126,7 +126,8 @@ class JournalPivot:
         self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
     ) -> Concluded:
         """Commit what can be committed and refuse the rest; see the port."""
-        units = {each.unit.seq: each.unit for each in (*candidates, *refusals)}
+        units = {each.unit.seq: each.unit for each in candidates}
+        units.update({each.unit.seq: each.unit for each in refusals})
         decided = _Decided()
         async with postgres_pool.transaction(self._pool, JOURNAL) as connection:
             held = await self._hold(connection, units, Status.ACCEPTED, decided)

@@ -9,6 +9,7 @@ once fenced nothing of that worker can commit (I9, rules 3–5).
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 
 import asyncpg
 
@@ -20,6 +21,9 @@ from coordinator.journal.open_units import COLUMNS, open_units
 from coordinator.journal.session import fence_told, own_statement, reading, single_statement
 
 _FENCE_ATTEMPTS_MAX = 50
+_EXPIRED = (
+    "SELECT true FROM coordinator.heartbeats WHERE worker = $1 AND expires_at < clock_timestamp()"
+)
 
 
 def application_name(worker: int) -> str:
@@ -63,20 +67,21 @@ class JournalWorkers:
         """This worker's number; never used again."""
         return self._worker
 
-    async def beat(self) -> None:
-        """Renew the lease by its TTL from now on the journal's clock; `Fenced` if it is lost."""
+    async def beat(self) -> datetime:
+        """Renew the lease by its TTL from now; give the journal's time; `Fenced` if it is lost."""
         async with single_statement(self._pool) as connection:
-            renewed = await connection.fetchval(
+            told: datetime | None = await connection.fetchval(
                 "UPDATE coordinator.heartbeats h"
                 " SET expires_at = clock_timestamp() + $2::float8 * interval '1 second'"
                 " WHERE h.worker = $1 AND EXISTS"
                 " (SELECT 1 FROM coordinator.workers w WHERE w.id = $1 AND NOT w.fenced)"
-                " RETURNING true",
+                " RETURNING clock_timestamp()",
                 self._worker,
                 self._ttl,
             )
-        if not renewed:
+        if told is None:
             raise Fenced("another worker has taken over this one's units")
+        return told
 
     async def leave(self) -> None:
         """Let the lease expire now, so that another worker takes over at once."""
@@ -97,31 +102,33 @@ class JournalWorkers:
             )
         return [row["worker"] for row in rows]
 
-    async def fence(self, worker: int) -> None:
-        """Fence it in the journal, cutting what it left open; on return it changes nothing."""
+    async def fence(self, worker: int) -> bool:
+        """Fence it in the journal, cutting what it left open; on True it changes nothing more.
+
+        False when its lease was renewed in the meantime: then it is alive and left alone.
+        """
         for _ in range(_FENCE_ATTEMPTS_MAX):
             try:
-                await self._fence_once(worker)
+                return await self._fence_once(worker)
             except StoreBusy:
                 continue
-            return
         raise StoreBusy(JOURNAL, f"worker {worker} holds its fence and does not let go")
 
-    async def _fence_once(self, worker: int) -> None:
+    async def _fence_once(self, worker: int) -> bool:
         async with postgres_pool.transaction(self._pool, JOURNAL) as connection:
             with own_statement(), fence_told():
                 await connection.execute("SELECT coordinator.hold_fence($1)", self._worker)
-                fenced = await connection.fetchval(
+                if await connection.fetchval(
                     "SELECT fenced FROM coordinator.workers WHERE id = $1", worker
-                )
-                if fenced or fenced is None:
-                    return
+                ):
+                    return True
+                if not await connection.fetchval(_EXPIRED, worker):
+                    return False
                 await connection.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE application_name = $1 AND pid <> pg_backend_pid()",
                     application_name(worker),
                 )
-                # A lease renewed in the meantime keeps the worker; only this row decides.
                 await connection.execute(
                     "SELECT 1 FROM coordinator.workers WHERE id = $1 FOR UPDATE", worker
                 )
@@ -131,6 +138,7 @@ class JournalWorkers:
                     worker,
                     self._worker,
                 )
+                return True
 
     async def fenced_stores(self, worker: int) -> frozenset[str]:
         """The stores at which a takeover has fenced this worker already."""

@@ -1,0 +1,86 @@
+"""The journal opened: migrated, this worker registered, its pool named after it (rule 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncpg
+
+from coordinator import postgres_pool
+from coordinator.domain.errors import ConfigurationInvalid
+from coordinator.engine.ports import JOURNAL
+from coordinator.journal.mappings import JournaledMappings
+from coordinator.journal.migrate import migrate, pending
+from coordinator.journal.workers import application_name, register
+from coordinator.log_events import LogEvent
+from coordinator.logs import get_log
+from coordinator.settings import PostgresqlStore, Settings
+
+log = get_log()
+
+
+@dataclass(frozen=True, slots=True)
+class JournalAccess:
+    """An open journal, as one worker."""
+
+    pool: postgres_pool.Pool
+    worker: int
+    journal_id: str
+    mappings: JournaledMappings
+
+    async def close(self) -> None:
+        """Let the connections go."""
+        await postgres_pool.close_pool(self.pool, grace_seconds=0.5)
+
+
+def journal_dsn(settings: Settings) -> str:
+    """The DSN of the database that holds the journal."""
+    if settings.journal.dsn is not None:
+        return settings.journal.dsn.get_secret_value()
+    store = settings.stores[settings.journal.store or ""]
+    if not isinstance(store, PostgresqlStore):
+        raise ConfigurationInvalid(["journal.store: it must name a postgresql store"])
+    return store.dsn.get_secret_value()
+
+
+async def open_journal(settings: Settings) -> JournalAccess:
+    """Migrate if allowed, register a new worker, open its pool."""
+    dsn = journal_dsn(settings)
+    first = await postgres_pool.open_pool(dsn, "coordinator/start", max_size=1)
+    try:
+        async with postgres_pool.connected(first, JOURNAL) as connection:
+            await prepare_journal(connection, may_migrate=settings.journal.migrate)
+            worker = await register(
+                connection,
+                settings.worker.name,
+                settings.worker.lanes,
+                settings.worker.lease_ttl_seconds,
+            )
+            journal_id = str(await connection.fetchval("SELECT id FROM coordinator.journal"))
+    finally:
+        await postgres_pool.close_pool(first)
+    ttl = settings.worker.lease_ttl_seconds
+    pool = await postgres_pool.open_pool(
+        dsn,
+        application_name(worker),
+        max_size=settings.worker.lanes + 6,
+        lock_timeout_seconds=0.25,
+        idle_in_transaction_timeout_seconds=max(1.0, ttl / 3),
+    )
+    return JournalAccess(pool, worker, journal_id, JournaledMappings(pool))
+
+
+async def prepare_journal(connection: asyncpg.Connection, *, may_migrate: bool) -> None:
+    """Bring the schema up to date, or say what is missing."""
+    if not may_migrate:
+        missing = await pending(connection)
+        if missing:
+            raise ConfigurationInvalid(
+                [
+                    f"journal: migration {name} is missing; run `coordinator migrate`"
+                    for name in missing
+                ]
+            )
+        return
+    for name in await migrate(connection):
+        log.info(LogEvent.JOURNAL_MIGRATED, "A migration was applied.", migration=name)

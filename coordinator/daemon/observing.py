@@ -1,0 +1,192 @@
+"""The engine's observer: one canonical log line per unit, counters, and who is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from coordinator.daemon.health import Health
+from coordinator.daemon.metrics import Metrics
+from coordinator.domain.errors import Problem
+from coordinator.domain.lifecycle import Status
+from coordinator.domain.operation import Origin, Unit
+from coordinator.domain.submission import DeadLetter, RefusedEarly
+from coordinator.engine.ports import JOURNAL, Admitted
+from coordinator.log_events import LogEvent
+from coordinator.logs import get_log
+
+log = get_log()
+
+
+class LoggingObserver:
+    """Implements `coordinator.engine.observer.Observer` for the daemon.
+
+    ``journal_store`` is the store whose database the journal shares: when the journal is away, so
+    is that store, and readiness names both.
+    """
+
+    def __init__(
+        self,
+        health: Health,
+        metrics: Metrics,
+        now: Callable[[], datetime],
+        journal_store: str | None,
+    ) -> None:
+        self._health = health
+        self._metrics = metrics
+        self._now = now
+        self._journal_store = journal_store
+
+    def admitted(self, admitted: Admitted) -> None:
+        """Count a batch; tell of cancels that could not be done (F8)."""
+        self._metrics.units_admitted.inc(len(admitted.units))
+        if admitted.units:
+            self._metrics.batch_units.observe("admission", (len(admitted.units),))
+        if admitted.newcomers:
+            self._metrics.units_duplicate.inc(admitted.newcomers)
+            log.info(
+                LogEvent.UNIT_DUPLICATE,
+                "Submissions came whose ids are known; they are answered once theirs are final.",
+                count=admitted.newcomers,
+            )
+        for unit_id in admitted.ignored:
+            log.info(
+                LogEvent.UNIT_CANCEL_IGNORED,
+                "A cancel came for a unit that is being undone or is parked.",
+                unit=unit_id,
+            )
+        for unit_id in admitted.unknown:
+            log.info(
+                LogEvent.UNIT_CANCEL_UNKNOWN, "A cancel came for an unknown unit.", unit=unit_id
+            )
+        if log.shows_debug:
+            for unit in admitted.units:
+                log.debug(LogEvent.UNIT_ACCEPTED, "The intent is durable.", unit=unit.id)
+
+    def refused_early(self, refused: RefusedEarly, origin: Origin) -> None:
+        """Tell of a refusal before the journal (F2)."""
+        problem = refused.problems[0]
+        self._metrics.units_refused.labels(problem.code.value).inc()
+        log.info(
+            LogEvent.UNIT_REFUSED,
+            "A submission was refused before anything was journaled.",
+            unit=refused.id,
+            code=problem.code.value,
+            path=problem.path,
+            topic=origin.topic,
+            partition=origin.partition,
+            offset=origin.offset,
+        )
+
+    def dead_letter(self, letter: DeadLetter, origin: Origin) -> None:
+        """Tell of a record that is no unit (F1)."""
+        self._metrics.dead_letters.labels(letter.code.value).inc()
+        log.warning(
+            LogEvent.DEAD_LETTER_WRITTEN,
+            "A record could not be read as a unit and is kept as a dead letter.",
+            code=letter.code.value,
+            topic=origin.topic,
+            partition=origin.partition,
+            offset=origin.offset,
+        )
+
+    def finished(self, unit: Unit, status: Status, problem: Problem | None) -> None:
+        """Write the canonical line of a unit."""
+        seconds = max(0.0, (self._now() - unit.received_at).total_seconds())
+        self._metrics.finished(status.value, (seconds,))
+        if problem is None:
+            log.info(
+                LogEvent.UNIT_FINISHED,
+                "A unit is final.",
+                unit=unit.id,
+                status=status.value,
+                duration_ms=round(seconds * 1000, 1),
+            )
+            return
+        self._metrics.units_refused.labels(problem.code.value).inc()
+        log.info(
+            LogEvent.UNIT_FINISHED,
+            "A unit is final.",
+            unit=unit.id,
+            status=status.value,
+            duration_ms=round(seconds * 1000, 1),
+            code=problem.code.value,
+            entity=problem.entity,
+        )
+
+    def parked(self, unit: Unit, problem: Problem) -> None:
+        """Raise the alarm: a unit waits for a person."""
+        self._metrics.units_finished.labels(Status.PARKED.value).inc()
+        log.error(
+            LogEvent.UNIT_PARKED,
+            "A unit is parked: its compensation needs a person.",
+            unit=unit.id,
+            code=problem.code.value,
+            entity=problem.entity,
+            reason=problem.message,
+        )
+
+    def compensating(self, unit: Unit, cause: Problem) -> None:
+        """Tell that a unit is being undone."""
+        log.info(
+            LogEvent.COMPENSATION_STARTED,
+            "A unit was refused after it may have been applied; it is being undone.",
+            unit=unit.id,
+            code=cause.code.value,
+        )
+
+    def set_aside(self, unit: Unit, why: str, attempts: int) -> None:
+        """Tell that a unit is tried again; loudly only now and then."""
+        say = log.info if attempts in (1, 10) or attempts % 100 == 0 else log.debug
+        say(
+            LogEvent.UNIT_SET_ASIDE,
+            "A unit is set aside and tried again soon.",
+            unit=unit.id,
+            attempt=attempts,
+            reason=why,
+        )
+
+    def store_away(self, store: str, reason: str) -> None:
+        """Note that a store does not answer; its units wait."""
+        is_new = any([self._health.away(name, reason) for name in self._names(store)])
+        log.warning(
+            LogEvent.DEPENDENCY_LOST if is_new else LogEvent.DEPENDENCY_AWAY,
+            "A store does not answer; its units wait.",
+            store=store,
+            reason=reason,
+        )
+
+    def store_back(self, store: str) -> None:
+        """Note that a store answers again."""
+        for name in self._names(store):
+            self._health.back(name)
+        log.info(LogEvent.DEPENDENCY_RESTORED, "A store answers again.", store=store)
+
+    def batch_failed(self, phase: str, units: int, reason: str) -> None:
+        """Tell that a batch is tried again."""
+        log.info(
+            LogEvent.BATCH_RETRIED,
+            "A batch is tried again in parts.",
+            phase=phase,
+            units=units,
+            reason=reason,
+        )
+
+    def taken_over(self, worker: int, units: int) -> None:
+        """Tell that another worker's open units are ours now."""
+        self._metrics.takeovers.inc()
+        log.warning(
+            LogEvent.WORKER_TAKEN_OVER,
+            "The open units of a worker whose lease had expired were taken over.",
+            worker=worker,
+            units=units,
+        )
+
+    def duty_failed(self, duty: str, reason: str) -> None:
+        """Tell that a periodic duty is tried again."""
+        log.debug(LogEvent.DEPENDENCY_AWAY, "A periodic duty failed.", task=duty, reason=reason)
+
+    def _names(self, store: str) -> tuple[str, ...]:
+        if store == JOURNAL and self._journal_store is not None:
+            return (JOURNAL, self._journal_store)
+        return (store,)
