@@ -1,0 +1,163 @@
+"""Sends lists of messages, in order per partition, and tells what became of each.
+
+One batch per partition is under way at a time (see `producer` for why); partitions do not wait for
+each other. A message is *acknowledged*, *refused* (its topic's fault, with the error) or left over
+(nothing is known, or an earlier one of its partition failed).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
+
+from coordinator.engine.ports import Message, Partition
+from coordinator.kafka.partitioning import partition_of
+from coordinator.kafka.producer import REFUSALS, BatchProducer
+
+_LOOK_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Sent:
+    """What is left of messages that were sent. Both lists keep the order per partition."""
+
+    left: list[Message] = field(default_factory=list)
+    refusals: dict[str, KafkaError] = field(default_factory=dict)
+    failure: Exception | None = None
+
+    @property
+    def broken(self) -> bool:
+        """Whether the producer must not be used again."""
+        return bool(self.left)
+
+
+@dataclass(slots=True)
+class Parcel:
+    """One batch on its way."""
+
+    partition: Partition
+    batch: Any
+    messages: list[Message]
+    future: Future[Any] | None = None
+
+
+class Sender:
+    """Sends over one producer. ``may_send`` is asked before every batch (the lease)."""
+
+    def __init__(
+        self, producer: BatchProducer, ack_timeout_seconds: float, may_send: Callable[[], bool]
+    ) -> None:
+        self._producer = producer
+        self._ack_timeout_seconds = ack_timeout_seconds
+        self._may_send = may_send
+        self._tails: dict[Partition, Parcel] = {}
+        self._turn = 0
+
+    async def address(
+        self, messages: Sequence[Message]
+    ) -> tuple[list[Parcel], dict[str, KafkaError]]:
+        """Put messages into batches; give those too whose topic is not there, with the error.
+
+        Raises `StoreUnavailable` when the brokers cannot be asked.
+        """
+        self._turn += 1
+        counts: dict[str, int] = {}
+        refusals: dict[str, KafkaError] = {}
+        for topic in {message.topic for message in messages}:
+            try:
+                counts[topic] = await self._producer.partitions(topic)
+            except REFUSALS as error:
+                refusals[topic] = error
+        piles: dict[Partition, list[Message]] = {}
+        for message in messages:
+            topic, key = message.topic, message.key
+            count = counts.get(topic)
+            if count is None:
+                continue
+            number = partition_of(key, count) if key is not None else self._turn % count
+            place = (topic, number)
+            pile = piles.get(place)
+            if pile is None:
+                piles[place] = [message]
+            else:
+                pile.append(message)
+        parcels = [
+            Parcel(place, batch, inside)
+            for place, pile in piles.items()
+            for batch, inside in self._producer.pack(place[0], pile)
+        ]
+        return parcels, refusals
+
+    async def launch(self, parcels: Sequence[Parcel]) -> None:
+        """Send each batch once the one before it in its partition is acknowledged.
+
+        Stops at the first that fails, and when the lease is gone: those have no future.
+        """
+        for parcel in parcels:
+            tail = self._tails.get(parcel.partition)
+            if tail is not None and not await self._succeeded(tail):
+                return
+            if not self._may_send():
+                return
+            topic, number = parcel.partition
+            try:
+                parcel.future = await self._producer.send(parcel.batch, topic, number)
+            except (KafkaError, AssertionError):  # closed; or the partition is gone
+                return
+            self._tails[parcel.partition] = parcel
+
+    async def settle(self, parcels: Sequence[Parcel]) -> Sent:
+        """Wait for the answers, in bounded time, and sort the messages by them."""
+        gone = await self._wait(parcels)
+        sent = Sent()
+        for parcel in parcels:
+            error = _answer(parcel.future)
+            if error is None:
+                continue
+            if parcel.partition[0] in gone:
+                error = UnknownTopicOrPartitionError(parcel.partition[0])
+            sent.left.extend(parcel.messages)
+            if isinstance(error, REFUSALS):
+                sent.refusals[parcel.partition[0]] = error
+            else:
+                sent.failure = sent.failure or error
+        return sent
+
+    async def _wait(self, parcels: Sequence[Parcel]) -> frozenset[str]:
+        """Wait for all answers but those of topics that are gone: aiokafka hopes on for these."""
+        deadline = time.monotonic() + self._ack_timeout_seconds
+        while True:
+            waiting = [p for p in parcels if p.future is not None and not p.future.done()]
+            topics = {p.partition[0] for p in waiting}
+            gone = frozenset(topic for topic in topics if not self._producer.knows(topic))
+            futures = [p.future for p in waiting if p.future and p.partition[0] not in gone]
+            left_seconds = deadline - time.monotonic()
+            if not futures or left_seconds <= 0:
+                return gone
+            await asyncio.wait(futures, timeout=min(left_seconds, _LOOK_SECONDS))
+
+    async def _succeeded(self, tail: Parcel) -> bool:
+        await self._wait([tail])
+        future = tail.future
+        if future is None:
+            return False
+        return future.done() and not future.cancelled() and future.exception() is None
+
+
+def _answer(future: Future[Any] | None) -> Exception | None:
+    if future is None:
+        return _Unsent("not sent: a batch before it failed, or the lease is gone")
+    if not future.done() or future.cancelled():
+        return TimeoutError("no acknowledgement came in time")
+    error = future.exception()
+    return error if isinstance(error, Exception) or error is None else RuntimeError(repr(error))
+
+
+class _Unsent(Exception):
+    """Nothing was sent: not a failure of its own."""
