@@ -141,7 +141,7 @@ class HttpServer:
         return _json(_as_promised(view))
 
     async def _change_unit(self, request: web.Request) -> web.Response:
-        if not _is_loopback(request.remote) or "Origin" in request.headers:
+        if not is_loopback(request.remote) or "Origin" in request.headers:
             return self._fault(403, "forbidden", "Units are changed from this machine only.")
         raw_id, _, action = _raw_tail(request).rpartition("/")
         unit_id = unquote(raw_id)
@@ -186,7 +186,8 @@ def _as_promised(view: UnitView) -> dict[str, Any]:
     return {"unit": view["unit"], "status": view["status"], "outcome": view.get("outcome")}
 
 
-def _is_loopback(remote: str | None) -> bool:
+def is_loopback(remote: str | None) -> bool:
+    """Whether a peer's address is of this machine; a proxy's word on whom it serves is not read."""
     try:
         address = ipaddress.ip_address(remote or "")
     except ValueError:

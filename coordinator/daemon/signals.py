@@ -57,29 +57,28 @@ class Watchdog:
     def __init__(self, exit_code: Callable[[], int], *, leave: Callable[[int], Any] = leave):
         self._exit_code = exit_code
         self._leave = leave
+        self.deadline_seconds = STOP_DEADLINE_SECONDS
         self._disarmed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def arm(self, deadline_seconds: float = STOP_DEADLINE_SECONDS) -> None:
+    def arm(self) -> None:
         """Start the clock; only the first call counts."""
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._watch, args=(deadline_seconds,), name="watchdog", daemon=True
-            )
+            self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
             self._thread.start()
 
     def disarm(self) -> None:
         """Stop the clock for good; for tests and for embedding."""
         self._disarmed.set()
 
-    def _watch(self, deadline_seconds: float) -> None:
-        if self._disarmed.wait(deadline_seconds):
+    def _watch(self) -> None:
+        if self._disarmed.wait(self.deadline_seconds):
             return
         log.warning(
             LogEvent.DAEMON_DRAIN_LATE,
             "The daemon did not stop in its time and is ended.",
             step="all",
-            duration_ms=deadline_seconds * 1000,
+            duration_ms=self.deadline_seconds * 1000,
         )
         self._leave(self._exit_code())
 
