@@ -177,7 +177,9 @@ class Admission:
                 reading.arrivals.append(Arrival(seen, origin))
             case Cancel():
                 reading.cancels.append(
-                    CancelArrival(seen.id, seen.reason, None, len(reading.arrivals), origin)
+                    CancelArrival(
+                        seen.id, seen.reason, seen.reply_to, len(reading.arrivals), origin
+                    )
                 )
             case RefusedEarly():
                 reading.answers.setdefault(partition, []).extend(self._refusal(seen, origin))
@@ -214,5 +216,5 @@ class Admission:
             value=value,
             finished_at=now,
             reply_to=refused.reply_to,
-            traceparent=None,
+            traceparent=refused.traceparent,
         )
