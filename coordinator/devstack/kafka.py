@@ -49,12 +49,16 @@ class Kafka(LocalServer):
         (self.folder / "log4j2.properties").write_text(LOG_SETTINGS)
         if (self.folder / "data/meta.properties").exists():
             return
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         run_once(
             [
                 *self._java("-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"),
                 *("kafka.tools.StorageTool", "format", "--ignore-formatted"),
-                *("--cluster-id", cluster, "--config", str(self.folder / "server.properties")),
+                *(
+                    "--cluster-id",
+                    new_cluster_id(),
+                    "--config",
+                    str(self.folder / "server.properties"),
+                ),
             ],
             cwd=self.folder,
             log=self.log,
@@ -119,3 +123,11 @@ class Kafka(LocalServer):
             "log.retention.hours": "24",
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def new_cluster_id() -> str:
+    """Return a random id in Kafka's form: 16 bytes in URL-safe base64, without padding."""
+    number = bytearray(uuid.uuid4().bytes)
+    # With this bit set the text may begin with "-", and the tool would take it for an option.
+    number[0] &= 0x7F
+    return urlsafe_b64encode(number).decode().rstrip("=")

@@ -54,6 +54,7 @@ class Devstack:
         self.data_folder = data_folder.absolute()
         self.detached = detached
         self._noting = threading.Lock()
+        self._is_stopping = False
 
         def build(kind: type[LocalServer]) -> LocalServer:
             return kind(
@@ -97,8 +98,14 @@ class Devstack:
 
     def down(self) -> None:
         """Stop all servers, side by side. Does nothing when none runs."""
-        with ThreadPoolExecutor(len(self.servers), thread_name_prefix="devstack") as pool:
-            list(pool.map(lambda server: server.stop(), self.servers))
+        # No note of what still runs is written meanwhile: whoever watches takes a note that is gone
+        # for "this was meant", and one that is there for a server lost.
+        self._is_stopping = True
+        try:
+            with ThreadPoolExecutor(len(self.servers), thread_name_prefix="devstack") as pool:
+                list(pool.map(lambda server: server.stop(), self.servers))
+        finally:
+            self._is_stopping = False
         state.remove(self.data_folder)
 
     def attach(self) -> bool:
@@ -136,6 +143,8 @@ class Devstack:
             )
 
     def _note(self) -> None:
+        if self._is_stopping:
+            return
         with self._noting:
             running = {
                 server.name: state.ServerState(server.pid, server.created, server.port)

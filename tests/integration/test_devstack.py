@@ -259,3 +259,43 @@ def test_the_commands(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
     assert "mongodb://127.0.0.1:" in said
     assert "not running" in said
     assert not (tmp_path / "state.json").exists()
+
+
+FOREGROUND = """
+import sys
+from pathlib import Path
+from coordinator.devstack import commands
+sys.exit(commands.up(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "exit_code", "says"),
+    [("SIGTERM", 0, "Stopping"), ("down", 0, "were stopped"), ("loss", 1, "kafka ended by itself")],
+)
+def test_up_in_the_foreground_ends_all_and_says_why(
+    tmp_path: Path, end: str, exit_code: int, says: str
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FOREGROUND, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "300"},
+        text=True,
+    ) as foreground:
+        assert foreground.stdout is not None
+        started = [
+            line for line in iter(foreground.stdout.readline, "Ctrl-C stops them.\n") if line
+        ]
+        assert any("mongodb://127.0.0.1:" in line for line in started)
+        servers = noted_processes(tmp_path)
+        if end == "SIGTERM":
+            foreground.terminate()
+        elif end == "down":
+            assert commands.down(tmp_path) == 0
+        else:
+            servers[-1].kill()
+        said = foreground.stdout.read()
+    assert (foreground.returncode, says in said) == (exit_code, True), said
+    eventually(lambda: not any(map(is_alive, servers)), "all servers are gone")
+    assert not (tmp_path / "state.json").exists()

