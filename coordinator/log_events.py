@@ -99,7 +99,7 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         _E.DAEMON_DRAIN_LATE,
         "warning",
-        ("step", "duration_ms"),
+        ("step", "duration_ms", *_ERROR_FIELDS),
         "A step of the drain did not end in its time; the daemon leaves without it.",
         "None for the data: what is unfinished goes on at the next start or at another daemon. "
         "Look for a server that is away.",
@@ -130,20 +130,20 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         _E.JOURNAL_MIGRATED,
         "info",
-        ("from_version", "to_version"),
-        "The journal's tables were made or brought to this version's shape.",
+        ("migration",),
+        "A step that makes the journal's tables, or brings them to this version's shape, was done.",
     ),
     Entry(
         _E.DEPENDENCY_AWAY,
         "warning",
-        ("store", "attempt", "retry_ms", *_ERROR_FIELDS),
+        ("store", "attempt", "retry_ms", "task", "reason", *_ERROR_FIELDS),
         "An attempt to reach a server failed; one line per attempt, with backoff (F35).",
         "Bring the server back; units wait within their deadlines.",
     ),
     Entry(
         _E.DEPENDENCY_LOST,
         "warning",
-        ("store", *_ERROR_FIELDS),
+        ("store", "reason", *_ERROR_FIELDS),
         "A server that was there is away; `/readyz` names it.",
         "Bring the server back; nothing is lost meanwhile.",
     ),
@@ -188,13 +188,13 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         _E.UNIT_FINISHED,
         "info",
-        ("unit", "status", "duration_ms", "code", "trace_id"),
+        ("unit", "status", "duration_ms", "code", "entity", "trace_id"),
         "The one canonical line per unit, when its final decision is durable.",
     ),
     Entry(
         _E.UNIT_PARKED,
         "error",
-        ("unit", "code", "entity", "store"),
+        ("unit", "code", "entity", "store", "reason"),
         "A compensation needs a person; the locks are kept (F11).",
         "`coordinator units show ID`, put the data right, then `units retry ID` or "
         "`units resolve ID --as compensated --reason TEXT`.",
@@ -202,20 +202,20 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         _E.UNIT_DUPLICATE,
         "info",
-        ("unit", "code", "topic", "partition", "offset"),
+        ("unit", "count", "code", "topic", "partition", "offset"),
         "An id that is known came again: answered, not applied (F4).",
     ),
     Entry(
         _E.UNIT_REFUSED,
         "info",
-        ("unit", "code", "topic", "partition", "offset"),
+        ("unit", "code", "path", "topic", "partition", "offset"),
         "Refused before admission: nothing of it is in the journal (F2).",
         "The sender's: the outcome names every mistake.",
     ),
     Entry(
         _E.UNIT_SET_ASIDE,
-        "warning",
-        ("unit", "entity", "store", "attempt"),
+        "info",
+        ("unit", "entity", "store", "attempt", "reason"),
         "An outsider holds a row of the unit; it is tried again, the batch goes on without it.",
         "If it lasts, find the outsider's long transaction.",
     ),
@@ -233,8 +233,8 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     ),
     Entry(
         _E.BATCH_RETRIED,
-        "warning",
-        ("store", "units", "attempt", "retry_ms", *_ERROR_FIELDS),
+        "info",
+        ("store", "units", "phase", "reason", "attempt", "retry_ms", *_ERROR_FIELDS),
         "A batch met a server that was away, or an unknown result; it runs again.",
         "Bring the server back.",
     ),
@@ -293,7 +293,7 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         _E.WORKER_FENCED,
         "error",
-        ("worker",),
+        ("worker", "task"),
         "Another daemon has taken over this worker's units; this one leaves with exit code 3 (I9).",
         "Start it again: it will be a new worker. See why it did not renew its lease.",
     ),
@@ -399,6 +399,7 @@ Row values never stand in a line above level `debug`, secrets in none.
 | `topic`, `partition`, `offset` | a place in Kafka |
 | `code` | an error code of the outcome |
 | `error.type`, `error.message`, `error.stack` | a fault: class, text, traceback (errors only) |
+| `reason` | why, in words |
 | `trace_id` | from the submission's `traceparent` |
 
 | Event | Level | Means | Do | Fields |

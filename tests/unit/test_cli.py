@@ -259,3 +259,11 @@ def test_starting_up_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout == b"[]\n"
+
+
+def test_every_command_is_on_the_page(shell: Shell) -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/commands.md").read_text()
+    _, out, _ = shell.run("--help")
+    commands = [line.split()[0] for line in out.partition("Commands:")[2].splitlines() if line]
+    assert "submit" in commands
+    assert [name for name in commands if f"\n## {name}" not in page] == []

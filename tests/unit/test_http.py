@@ -1,6 +1,7 @@
 """The HTTP port on a loopback port, asked by a real client."""
 
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -262,3 +263,11 @@ async def test_a_taken_address_is_a_mistake_in_the_configuration(port: Port) -> 
     taken = HttpServer(f"127.0.0.1:{port.server.port}", Health(), Metrics())
     with pytest.raises(ConfigurationInvalid, match=r"http\.listen"):
         await taken.start()
+
+
+def test_every_metric_is_on_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/http.md").read_text()
+    names = [family.name for family in Metrics().registry.collect()]
+    ours = [name.removeprefix("coordinator_") for name in names if name.startswith("coordinator_")]
+    assert len(ours) > 20
+    assert [name for name in ours if f"`{name}" not in page] == []

@@ -1,5 +1,6 @@
 """Log lines: their shape, redaction, the bound on a slow reader, and the catalogue's page."""
 
+import ast
 import json
 import logging
 import os
@@ -16,7 +17,8 @@ from coordinator import logs
 from coordinator.log_events import CATALOGUE, LogEvent, render_page
 from coordinator.log_lines import LineWriter
 
-PAGE = Path(__file__).parents[2] / "docs/reference/log-events.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/reference/log-events.md"
 log = logs.get_log()
 
 
@@ -192,6 +194,23 @@ def test_names_are_dotted_and_levels_known() -> None:
         assert entry.level in ("debug", "info", "warning", "error")
         if entry.level == "error":
             assert entry.remedy != "None needed."
+
+
+def test_calls_pass_only_the_fields_of_their_event() -> None:
+    fields = {entry.event.name: {*entry.fields} for entry in CATALOGUE}
+    for known in fields.values():
+        known |= {"error"} if "error.type" in known else set()
+    unlisted = []
+    for path in sorted((ROOT / "coordinator").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            event = ast.unparse(node.args[0])
+            if event.startswith("LogEvent.") and event[9:] in fields:
+                given = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
+                extra = given - fields[event[9:]]
+                unlisted += [f"{path.name}:{node.lineno} {field}" for field in sorted(extra)]
+    assert unlisted == [], "add the fields to the event's entry in coordinator/log_events.py"
 
 
 def test_the_page_is_generated() -> None:
