@@ -6,12 +6,14 @@ import gc
 import json
 from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from coordinator.cli.submit import submit_and_show
 from coordinator.client import (
     ClientClosed,
     CoordinatorClient,
@@ -98,6 +100,13 @@ class Responder:
     async def publish(self, answer: dict[str, Any]) -> None:
         await self.producer.send(
             self.outcomes_topic, json.dumps(answer).encode(), key=answer["unit"].encode()
+        )
+
+    def settings(self) -> Any:
+        return SimpleNamespace(
+            kafka=SimpleNamespace(bootstrap_servers=self._bootstrap),
+            topics=SimpleNamespace(units=self.units_topic, outcomes=self.outcomes_topic),
+            units=SimpleNamespace(max_bytes=10_000),
         )
 
     def client(self, **options: Any) -> CoordinatorClient:
@@ -266,6 +275,47 @@ async def test_tickets_are_bounded_and_freed_when_let_go(responder: Responder) -
         del held
         gc.collect()
         await client.submit(unit())
+
+
+async def test_a_consumer_that_fails_is_replaced_without_missing_an_outcome(
+    responder: Responder,
+) -> None:
+    responder.answers = lambda *_: []
+    async with responder.client() as client:
+        first, second = await client.submit([unit(id="u-1"), unit(id="u-2")])
+        await responder.publish(outcome("u-1", first.digest))
+        await client.outcome(first, 30)
+        assert client._reader is not None
+        assert client._reader._consumer is not None
+        await client._reader._consumer.stop()  # what a fetch error comes to
+        await responder.publish(outcome("u-2", second.digest))
+        assert (await client.outcome(second, 30)).committed
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"), [(["committed", "committed"], 0), (["committed", "parked"], 1)]
+)
+async def test_the_submit_command_shows_outcomes_in_order(
+    responder: Responder, capsys: pytest.CaptureFixture[str], statuses: list[str], code: int
+) -> None:
+    status_of = dict(zip(("u-1", "u-2"), statuses, strict=True))
+    responder.answers = lambda submitted, digest: [
+        outcome(submitted["id"], digest, status=status_of[submitted["id"]])
+    ]
+    units = [b'{"id": "u-1", "operations": [1.10]}', b'{"id": "u-2"}']
+    assert await submit_and_show(responder.settings(), units, "k", 30) == code
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["unit"], line["status"]) for line in shown] == list(status_of.items())
+    assert [record.value for record in responder.seen] == units
+
+
+async def test_the_submit_command_fails_when_no_outcome_comes(
+    responder: Responder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    responder.answers = lambda *_: []
+    assert await submit_and_show(responder.settings(), [b'{"id": "u-1"}'], None, 0.1) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "coordinator: Unit u-1 has no outcome yet.\n")
 
 
 async def test_a_missing_topic_is_named(kafka_bootstrap: str, kafka_prefix: str) -> None:
