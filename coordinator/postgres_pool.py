@@ -40,7 +40,13 @@ from coordinator.domain.errors import (
 Connection: TypeAlias = asyncpg.Connection
 Pool: TypeAlias = asyncpg.Pool
 
-DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 """Everything that a call of the driver may raise; catch these and `translate` them."""
 
 _BUSY_STATES = frozenset({"55P03", "40P01", "40001"})
@@ -138,22 +144,24 @@ async def connected(
     try:
         connection = await pool.acquire(timeout=acquire_timeout_seconds)
     except DRIVER_ERRORS as error:
-        await pool.expire_connections()
+        # A time-out may only mean that all connections are at work.
+        if not isinstance(error, TimeoutError):
+            await pool.expire_connections()
         raise StoreUnavailable(store, _sentence_away(error)) from error
     try:
         yield connection
     except DRIVER_ERRORS as error:
         failure = translate(store, error)
         if isinstance(failure, StoreUnavailable):
-            connection.terminate()
+            cut(connection)
             await pool.expire_connections()
         raise failure from error
     except StoreUnavailable:
-        connection.terminate()
+        cut(connection)
         raise
     except BaseException as error:
         if not isinstance(error, CoordinatorError):
-            connection.terminate()
+            cut(connection)
         raise
     finally:
         # A session that fails here is closed by the pool; it says nothing about what was done.
@@ -183,7 +191,7 @@ async def transaction(
         except DRIVER_ERRORS as error:
             failure = translate(store, error)
             if isinstance(failure, StoreUnavailable):
-                connection.terminate()
+                cut(connection)
                 await pool.expire_connections()
             else:
                 await roll_back(connection)
@@ -202,7 +210,7 @@ async def commit(connection: Connection, store: str) -> None:
     except DRIVER_ERRORS as error:
         failure = translate(store, error)
         if isinstance(failure, StoreUnavailable):
-            connection.terminate()
+            cut(connection)
             raise ResultUnknown(store, "the answer to a commit was lost") from error
         raise failure from error
     if status != "COMMIT":
@@ -210,14 +218,18 @@ async def commit(connection: Connection, store: str) -> None:
         raise StoreUnavailable(store, "the transaction had already failed and was rolled back")
 
 
+def cut(connection: Connection) -> None:
+    """Throw a connection away, without a word to the server; harmless if it is gone already."""
+    with suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
 async def roll_back(connection: Connection) -> None:
     """Roll back; a connection that cannot even do that is thrown away."""
-    if connection.is_closed():
-        return
     try:
         await connection.execute("ROLLBACK")
     except DRIVER_ERRORS:
-        connection.terminate()
+        cut(connection)
 
 
 async def close_pool(pool: Pool, *, grace_seconds: float = 5.0) -> None:
@@ -238,7 +250,7 @@ def translate(store: str, error: BaseException) -> StoreError:
     Every result but `ResultUnknown`, which only `commit` can know. Raise it ``from error``.
     """
     state = sqlstate(error)
-    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+    if isinstance(error, ValueError) and not isinstance(error, asyncpg.ClientConfigurationError):
         state = "22P02"  # the driver's own: it cannot even write the value for sending
     if state is None or state in _AWAY_STATES or state[:2] in _AWAY_CLASSES:
         return StoreUnavailable(store, _sentence_away(error))

@@ -31,10 +31,12 @@ from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreBusy
 from coordinator.domain.operation import OperationKind, Unit
 from coordinator.domain.publishing import Done
+from coordinator.participants.postgresql.key_taken import is_key_taken
 from coordinator.participants.postgresql.mapped_table import MappedTable, Texts, mapped_table
-from coordinator.participants.postgresql.statements import RowLock, quote_identifier
+from coordinator.participants.postgresql.row_locks import lock_rows
+from coordinator.participants.postgresql.statements import RowLock
 from coordinator.participants.postgresql.waves import Shape, Step, shape_of, spread
-from coordinator.postgres_pool import DRIVER_ERRORS, Connection, sqlstate, translate
+from coordinator.postgres_pool import DRIVER_ERRORS, Connection, translate
 
 _STRENGTHS = {
     OperationKind.CHECK: 0,
@@ -44,7 +46,6 @@ _STRENGTHS = {
     OperationKind.DELETE: 2,
 }
 _LOCKS = (RowLock.SHARE, RowLock.NO_KEY_UPDATE, RowLock.UPDATE)
-_UNIQUE_VIOLATION = "23505"
 
 
 @dataclass(slots=True)
@@ -97,6 +98,8 @@ class Tables:
         `StoreBusy` or `StoreUnavailable`. Deferred constraints have been checked when it returns.
         """
         batch = _Batch(self._store, connection, units)
+        if not units:
+            return batch.work
         try:
             for mapping, group in _by_mapping(units):
                 await batch.apply(mapping, group)
@@ -177,30 +180,16 @@ class _Batch:
         self, table: MappedTable, strength: RowLock, keys: Sequence[tuple[str, str]]
     ) -> None:
         name = table.entity.name
-        sql = table.statements.lock(strength)
-        rows = await self._connection.fetch(sql, [written for _, written in keys])
-        for row in rows:
-            at = (name, keys[row[0] - 1][0])
-            self._texts[at] = row
-            self._images[at] = table.image(row)
-        if len(rows) < len(keys):
-            await self._tell_missing_from_held(table, keys)
-
-    async def _tell_missing_from_held(
-        self, table: MappedTable, keys: Sequence[tuple[str, str]]
-    ) -> None:
-        """Read again those that were skipped: a skipped row is not a missing row (rule 9)."""
-        name = table.entity.name
-        unseen = [key for key in keys if (name, key[0]) not in self._texts]
-        rows = await self._connection.fetch(
-            table.statements.exist, [written for _, written in unseen]
+        locked, held = await lock_rows(
+            self._connection, table.statements, strength, [written for _, written in keys]
         )
-        held = {row[0] for row in rows}
-        for number, (key, _) in enumerate(unseen, 1):
+        for number, (key, _) in enumerate(keys):
+            at = (name, key)
             if number in held:
-                self._busy_keys.add((name, key))
-            else:
-                self._texts[name, key] = self._images[name, key] = None
+                self._busy_keys.add(at)
+                continue
+            row = self._texts[at] = locked.get(number)
+            self._images[at] = None if row is None else table.image(row)
 
     # --- decide ---------------------------------------------------------------------------------
 
@@ -322,7 +311,7 @@ class _Batch:
 
     def _refusal(self, error: BaseException, steps: Sequence[Step]) -> Exception:
         table = steps[0].table.statements.table
-        if _is_key_taken(error, table.schema, table.name, table.key):
+        if is_key_taken(error, table):
             # Inserted by a stranger since we looked: to be decided again, on what is there now.
             seqs = frozenset({self._alone.seq}) if self._alone else frozenset[int]()
             return StoreBusy(self._store, "a row with the same key has just been inserted", seqs)
@@ -358,22 +347,6 @@ def _columnwise(
             ]
         )
     return parameters
-
-
-def _is_key_taken(error: BaseException, schema: str, table: str, key: str) -> bool:
-    """Whether a unique violation is about the key itself.
-
-    The server names the columns only in its detail, as ``Key (id)=(…)`` in every language.
-    """
-    return (
-        sqlstate(error) == _UNIQUE_VIOLATION
-        and getattr(error, "schema_name", None) == schema
-        and getattr(error, "table_name", None) == table
-        and any(
-            f"({name})=(" in (getattr(error, "detail", None) or "")
-            for name in (key, quote_identifier(key))
-        )
-    )
 
 
 # --- what was done ------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ _WRITERS: dict[FieldType, Write] = {
     FieldType.DECIMAL: str,
     FieldType.FLOAT: repr,
     FieldType.BOOLEAN: lambda value: "true" if value else "false",
-    FieldType.TIMESTAMP: lambda value: value.isoformat(),
+    FieldType.TIMESTAMP: lambda value: f"{value.replace(tzinfo=None).isoformat(' ')}+00",
     FieldType.DATE: lambda value: value.isoformat(),
     FieldType.UUID: str,
     FieldType.BINARY: lambda value: "\\x" + value.hex(),
