@@ -104,7 +104,7 @@ def decide_operation(
         case OperationKind.UPDATE:
             return _update(entity, position, operation, image)
         case OperationKind.DELETE:
-            return _delete(position, operation, image)
+            return _delete(entity, position, operation, image)
         case OperationKind.CHECK:
             return _check(entity, position, operation, image)
 
@@ -189,9 +189,10 @@ def _assign(
     )
 
 
-def _delete(position: int, operation: Operation, image: Image | None) -> Write:
+def _delete(entity: Entity, position: int, operation: Operation, image: Image | None) -> Write:
     if image is None:
         return _missing(position, operation)
+    _expect(entity, operation, image)
     return Write(position, operation, Effect.DELETED, image, None, {})
 
 
