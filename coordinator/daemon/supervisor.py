@@ -27,7 +27,12 @@ from time import monotonic
 from typing import Any, Final
 
 from coordinator.daemon.signals import Watchdog, stop_signals
-from coordinator.domain.errors import ConfigurationInvalid, Fenced, InvariantViolated
+from coordinator.domain.errors import (
+    ConfigurationInvalid,
+    Fenced,
+    InvariantViolated,
+    StoreError,
+)
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
 
@@ -160,15 +165,10 @@ class Supervisor:
         task.add_done_callback(lambda done: self._ended(supervised, done))
 
     def _ended(self, supervised: _Supervised, task: asyncio.Task[object]) -> None:
-        if task.cancelled():
-            error: BaseException | None = None
-            fine = self._leaving
-        else:
-            error = task.exception()
-            fine = error is None and (supervised.may_end or self._stop.is_set())
-        if fine or (self._leaving and error is None):
-            return
-        self._judge(supervised, error)
+        error = None if task.cancelled() else task.exception()
+        may_end = self._stop.is_set() or (supervised.may_end and not task.cancelled())
+        if error is not None or not may_end:
+            self._judge(supervised, error)
 
     def _judge(self, supervised: _Supervised, error: BaseException | None) -> None:
         cause = None if error is None else _root_cause(error)
@@ -183,6 +183,14 @@ class Supervisor:
                 task=supervised.name,
             )
             self._fail(ExitCode.FENCED, "fenced", may_drain=False)
+        elif self._leaving or (self._stop.is_set() and isinstance(cause, StoreError)):
+            # Stopping with a server away is an orderly stop (F36), however the drivers put it.
+            log.warning(
+                LogEvent.DAEMON_DRAIN_LATE,
+                f"The task {supervised.name} failed on its way out.",
+                step=supervised.name,
+                error=error,
+            )
         else:
             happened = "ended" if error is None else "failed"
             log.error(

@@ -14,7 +14,12 @@ from typing import Any
 import pytest
 
 from coordinator.daemon.supervisor import ExitCode, Supervisor
-from coordinator.domain.errors import ConfigurationInvalid, Fenced, InvariantViolated
+from coordinator.domain.errors import (
+    ConfigurationInvalid,
+    Fenced,
+    InvariantViolated,
+    StoreUnavailable,
+)
 
 
 async def forever() -> None:
@@ -150,6 +155,30 @@ async def test_being_fenced_while_draining_ends_the_drain() -> None:
     began = monotonic()
     assert await run(supervisor) == ExitCode.FENCED
     assert monotonic() - began < 5
+
+
+async def test_a_server_that_is_away_while_stopping_is_no_failure() -> None:
+    supervisor = Supervisor()
+    stopping = asyncio.Event()
+
+    async def lane() -> None:
+        await stopping.wait()
+        raise StoreUnavailable("ledger", "no route")
+
+    async def driver() -> None:
+        try:
+            await forever()
+        finally:
+            raise OSError("connection lost while it was cancelled")
+
+    async def drain() -> None:
+        stopping.set()
+
+    supervisor.add("lane", lane)
+    supervisor.add("driver", driver)
+    supervisor.on_drain("batches", drain, budget_seconds=1)
+    asyncio.get_running_loop().call_soon(supervisor.request_stop, "test")
+    assert await run(supervisor) == ExitCode.STOPPED
 
 
 async def test_two_tasks_cannot_have_one_name() -> None:
