@@ -19,12 +19,16 @@ from coordinator.domain.operation import OperationKind
 class StoreKind(StrEnum):
     """What kind of database a store is."""
 
+    __hash__ = str.__hash__  # Enum hashes in Python, and these are looked up for every value
+
     POSTGRESQL = "postgresql"
     MONGODB = "mongodb"
 
 
 class FieldType(StrEnum):
     """How a field's values travel and are stored; the table "Values" of the fine print."""
+
+    __hash__ = str.__hash__  # Enum hashes in Python, and these are looked up for every value
 
     STRING = "string"
     INTEGER = "integer"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class OperationKind(StrEnum):
     """What one operation asks for."""
 
+    __hash__ = str.__hash__  # Enum hashes in Python, and these are looked up for every value
+
     INSERT = "insert"
     UPDATE = "update"
     UPSERT = "upsert"
@@ -29,6 +31,8 @@ class OperationKind(StrEnum):
 
 class Comparison(StrEnum):
     """The operators of ``expect`` (F22)."""
+
+    __hash__ = str.__hash__  # Enum hashes in Python, and these are looked up for every value
 
     EQ = "eq"
     NE = "ne"

@@ -6,7 +6,7 @@ each mistake is reported and reading goes on, so that a sender learns all of the
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from coordinator.domain.entity import FieldType
 from coordinator.domain.entity_reading import EntityReader
@@ -23,6 +23,10 @@ from coordinator.domain.operation_shape import (
 )
 from coordinator.domain.storable import Misfit
 from coordinator.domain.value_reading import Reader
+
+_EXPECTING: Final = frozenset(kind for kind, each in MEMBERS.items() if "expect" in each)
+_MISSING: Final = frozenset(kind for kind, each in MEMBERS.items() if "if_missing" in each)
+_ASSIGNING: Final = ("set", "unset", "increment")
 
 
 class Surroundings(Protocol):
@@ -99,13 +103,17 @@ class OperationBody:
 
     def _update(self) -> Operation:
         given = self._given
-        assigned = self._assigned("set", self._head.reader.writable)
+        sections = [member for member in _ASSIGNING if given.get(member)]
+        assigned = self._assigned("set", self._head.reader.writable) if "set" in given else {}
         unset = self._unset() if "unset" in given else ()
-        increment = self._assigned("increment", self._head.reader.deltas)
-        self._refuse_double_use()
-        if not (given.get("set") or given.get("unset") or given.get("increment")):
+        increment = None
+        if "increment" in given:
+            increment = self._assigned("increment", self._head.reader.deltas) or None
+        if not sections:
             self._wrong("", "An update must write something: set, unset or increment.")
-        return self._operation(assigned, unset=unset, increment=increment or None)
+        elif len(sections) > 1:
+            self._refuse_double_use()
+        return self._operation(assigned, unset=unset, increment=increment)
 
     def _delete(self) -> Operation:
         return self._operation({})
@@ -129,7 +137,7 @@ class OperationBody:
     ) -> Operation:
         head, given = self._head, self._given
         expect: tuple[Condition, ...] = ()
-        if "expect" in given and not self._nested and "expect" in MEMBERS[head.kind]:
+        if "expect" in given and not self._nested and head.kind in _EXPECTING:
             expect = read_expect(head.reader, given["expect"], self._wrong)
         return Operation(
             self._index,
@@ -141,7 +149,7 @@ class OperationBody:
             unset,
             increment,
             expect,
-            self._ignores_missing() if "if_missing" in given else False,
+            "if_missing" in given and self._ignores_missing(),
             absent,
             defaults,
             self._compensate() if "compensate" in given else None,
@@ -156,9 +164,7 @@ class OperationBody:
         return self._assigned("values", self._head.reader.writable)
 
     def _assigned(self, member: str, readers: dict[str, Reader]) -> dict[str, Any]:
-        given = self._given.get(member, ABSENT)
-        if given is ABSENT:
-            return {}
+        given = self._given[member]
         if type(given) is not dict:
             self._wrong(member, f"{member} must be an object of fields and values.")
             return {}
@@ -237,24 +243,19 @@ class OperationBody:
         return tuple(given)
 
     def _refuse_double_use(self) -> None:
-        sections = [
-            (member, given)
-            for member in ("set", "unset", "increment")
-            if isinstance(given := self._given.get(member), dict | list)
-        ]
-        if len(sections) < 2:
-            return
         seen: set[Any] = set()
-        for member, given in sections:
-            names = {name for name in given if isinstance(name, str)}
-            for name in sorted(names & seen):
-                message = (
-                    f"The field {clipped(name)} stands in more than one of set, unset, increment."
-                )
+        for member in _ASSIGNING:
+            given = self._given.get(member)
+            if not isinstance(given, dict | list):
+                continue
+            for name in {each for each in given if isinstance(each, str)} & seen:
+                message = f"The field {clipped(name)} stands in {member} and in another of them."
                 self._wrong(f"{member}.{name}", message)
-            seen |= names
+            seen.update(each for each in given if isinstance(each, str))
 
     def _ignores_missing(self) -> bool:
+        if self._nested or self._head.kind not in _MISSING:
+            return False  # reported as an unknown member
         given = self._given["if_missing"]
         if given not in ("ignore", "fail"):
             self._wrong("if_missing", 'if_missing must be "ignore" or "fail".')
@@ -263,7 +264,7 @@ class OperationBody:
     # --- compensate -----------------------------------------------------------------------------
 
     def _compensate(self) -> Operation | None:
-        if self._nested or "compensate" not in MEMBERS[self._head.kind]:
+        if self._nested or self._head.kind is OperationKind.CHECK:
             return None  # reported as an unknown member
         given = self._given["compensate"]
         above = "compensate."

@@ -26,10 +26,14 @@ from coordinator.domain.values import Draw, default_value, key_text, wire
 _REF: Final = re.compile(r"(0|[1-9][0-9]{0,2})\.key")
 
 
+_UNREAD: Final[Any] = object()
+_IN_READING: Final[Any] = object()
+
+
 class OperationsReader:
     """Reads the operations of one unit; what is wrong goes to ``findings``."""
 
-    __slots__ = ("_draw", "_findings", "_given", "_heads", "_readers", "_reading_heads")
+    __slots__ = ("_draw", "_findings", "_given", "_heads", "_readers")
 
     def __init__(
         self,
@@ -42,14 +46,15 @@ class OperationsReader:
         self._given = given
         self._draw = draw
         self._findings = findings
-        self._heads: dict[int, Head | None] = {}
-        self._reading_heads: set[int] = set()
+        self._heads: list[Any] = [_UNREAD] * len(given)
 
     def read(self) -> list[Operation]:
         """Read them all, in written order; those with a broken head are left out."""
         operations = []
         for index, given in enumerate(self._given):
-            head = self._heads[index] if index in self._heads else self._read_head(index)
+            head = self._heads[index]
+            if head is _UNREAD:
+                head = self._read_head(index)
             if head is not None:
                 operations.append(OperationBody(self, index, given, head).read())
         return operations
@@ -57,9 +62,8 @@ class OperationsReader:
     # --- heads ----------------------------------------------------------------------------------
 
     def _read_head(self, index: int) -> Head | None:
-        self._reading_heads.add(index)
+        self._heads[index] = _IN_READING
         head = self._heads[index] = self._head(index, self._given[index])
-        self._reading_heads.discard(index)
         return head
 
     def _head(self, index: int, given: Any) -> Head | None:
@@ -145,10 +149,12 @@ class OperationsReader:
         if not 0 <= target < len(self._given):
             self.report(index, path, '$ref must be "N.key", N the index of an insert.')
             return ABSENT
-        if target in self._reading_heads:
+        head = self._heads[target]
+        if head is _IN_READING:
             self.report(index, path, f"The key that $ref {target}.key names depends on itself.")
             return ABSENT
-        head = self._heads[target] if target in self._heads else self._read_head(target)
+        if head is _UNREAD:
+            head = self._read_head(target)
         if head is None or head.key is ABSENT:
             # The mistake is the target's, and is reported there.
             return ABSENT
@@ -177,8 +183,7 @@ class OperationsReader:
         )
 
     def _shown_key(self, index: int, given: dict[str, Any]) -> Any:
-        head = self._heads.get(index)
-        if head is None or head.key is ABSENT:
+        head = self._heads[index]
+        if not isinstance(head, Head) or head.key is ABSENT:
             return given.get("key")
-        shown = wire(head.reader.entity.key_field.type, head.key)
-        return shown
+        return wire(head.reader.entity.key_field.type, head.key)

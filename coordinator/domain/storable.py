@@ -163,16 +163,22 @@ def fit_float(value: float, limits: Limits) -> None:
 
 
 def fit_single_exactly(value: float) -> None:
-    """Raise `Misfit` if a float4 would show another number than this one."""
+    """Raise `Misfit` if a float4 would neither hold this very number nor show it."""
     held = _single(value)
-    for digits in range(1, _SINGLE_DIGITS + 1):
+    if value not in (held, _shortest(held)):
+        raise Misfit("has more digits than its column, a real, holds")
+
+
+def _shortest(held: float) -> float:
+    """Give the number with the fewest digits that a float4 keeps as ``held``, as it is shown."""
+    for digits in range(1, _SINGLE_DIGITS):
         shortest = float(f"{held:.{digits}g}")
-        if _SINGLE.pack(shortest) == _SINGLE.pack(held):
-            break
-    else:
-        raise Misfit("has more digits than its column, a real, holds")
-    if value not in (held, shortest):
-        raise Misfit("has more digits than its column, a real, holds")
+        try:
+            if _single(shortest) == held:
+                return shortest
+        except Misfit:  # rounded up beyond the range; more digits will do
+            continue
+    return float(f"{held:.{_SINGLE_DIGITS}g}")
 
 
 def _single(value: float) -> float:
