@@ -1,0 +1,36 @@
+"""All topics that the daemon needs, there or made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coordinator.domain.announce import Announcer
+from coordinator.domain.entity import Mapping as EntityMapping
+from coordinator.kafka.topics import ensure_topics
+from coordinator.settings import Settings
+
+
+def topic_names(settings: Settings, mapping: EntityMapping) -> list[str]:
+    """Every topic by name, the units topic first."""
+    topics = settings.topics
+    changes = Announcer("", "", topics.outcomes, topics.changes)
+    return [
+        topics.units,
+        topics.outcomes,
+        topics.dead_letters,
+        *(changes.topic_of(entity) for entity in mapping.entities),
+        *topics.reply_to,
+    ]
+
+
+async def ensure_all_topics(settings: Settings, mapping: EntityMapping) -> Mapping[str, int]:
+    """See to it that all topics exist; give their ``max.message.bytes``."""
+    topics = settings.topics
+    return await ensure_topics(
+        settings.kafka.bootstrap_servers,
+        topic_names(settings, mapping),
+        create=topics.create,
+        partitions=topics.partitions,
+        replication_factor=topics.replication_factor,
+        dead_letters={topics.dead_letters: topics.units},
+    )
