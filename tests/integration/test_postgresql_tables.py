@@ -554,10 +554,11 @@ async def test_names_are_quoted_whatever_is_in_them(pool: Pool) -> None:
         )
     )
     key = "'); DROP TABLE x; --"
+    changed: dict[str, Any] = {"a`b": '{,}"\\', "select": 2}
     one = unit(
         units_mapping,
         insert("odd", key, select=1),
-        update("odd", key, **{"a`b": '{,}"\\', "select": 2}),
+        update("odd", key, **changed),
     )
     assert one.seq in (await apply(pool, [one])).done
     row = await pool.fetchrow('SELECT * FROM "S; DROP"."we""ird Table"')
