@@ -13,7 +13,7 @@ _LOOK_AGAIN_SECONDS = 0.03
 
 
 async def until(
-    look: Callable[[], Awaitable[T]] | Callable[[], T],
+    look: Callable[[], Awaitable[T]],
     what: str,
     seconds: float = 15.0,
     context: Callable[[], str] = str,
@@ -21,8 +21,7 @@ async def until(
     """Look again and again until something true is seen; fail with `what` and the context."""
     end = time.monotonic() + seconds
     while True:
-        answer = look()
-        seen: T = await answer if isinstance(answer, Awaitable) else answer
+        seen = await look()
         if seen:
             return seen
         if time.monotonic() > end:

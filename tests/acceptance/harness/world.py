@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import socket
 import subprocess
@@ -94,13 +95,19 @@ class World:
     async def prepare(self, overrides: Json | None = None) -> None:
         """Make databases, tables, the reply topic and the configuration; start nothing.
 
-        `overrides` is merged into the configuration, member by member; None takes one away.
+        `overrides` is merged into the configuration, member by member; None takes one away. So is
+        what `COORDINATOR_ACCEPTANCE` holds as JSON, such as the other MongoDB driver. Entities of
+        a store that is taken away go with it.
         """
         merge(self.settings, overrides or {})
+        merge(self.settings, json.loads(os.environ.get("COORDINATOR_ACCEPTANCE", "{}")))
+        stores = self.settings["stores"]
+        for name in [name for name, each in self.entities.items() if each["store"] not in stores]:
+            del self.entities[name]
         self.write_config()
         await self._make_database("ledger", mapping.LEDGER_SQL)
         await self._make_database("archive", mapping.ARCHIVE_SQL)
-        await self._make_database("journal", "")
+        await self._make_database("journal", "SELECT 1")
         self.ledger = await self.connect("ledger")
         self.archive = await self.connect("archive")
         await self.ledger.execute(mapping.SAMPLES_SQL.format(table="app.samples"))
@@ -117,7 +124,11 @@ class World:
         present = await self.topics.names()
         if self.topics.replies_topic not in present:
             await self.topics.create({self.topics.replies_topic: {}})
-        await self.daemon.start()
+        try:
+            await self.daemon.start()
+        except BaseException:
+            self.daemon.kill()
+            raise
         await self.topics.open(
             [
                 self.topics.outcomes_topic,
@@ -130,7 +141,8 @@ class World:
     async def close(self) -> None:
         """Stop the daemon, which must go well, and take everything away."""
         try:
-            await self.daemon.stop()
+            if self.daemon.exit_code() is None:
+                await self.daemon.stop()
         finally:
             self.daemon.kill()
             await self.topics.close()
