@@ -1,4 +1,4 @@
-"""Sessions and transactions of `postgres_pool` on a real PostgreSQL, and with the network failing."""
+"""Sessions and transactions of `postgres_pool`: on a real server, and with the network failing."""
 
 from __future__ import annotations
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import orjson
 
-from coordinator.domain.decide import Image, show_image
+from coordinator.domain.decide import Image
 from coordinator.domain.entity import Entity
 from coordinator.domain.entity import Mapping as EntityMapping
+from coordinator.domain.values import wire
 from coordinator.participants.postgresql.statements import Statements, Table, statements_of
 from coordinator.participants.postgresql.text_values import Read, field_types, reader, writers_of
 
@@ -25,12 +26,22 @@ _REMEMBERED_MAX = 512
 class MappedTable:
     """One entity of PostgreSQL. ``write`` maps a field to the writer of its values."""
 
-    __slots__ = ("_readers", "entity", "key_index", "read_key", "statements", "write", "write_key")
+    __slots__ = (
+        "_readers",
+        "_shown",
+        "entity",
+        "key_index",
+        "read_key",
+        "statements",
+        "write",
+        "write_key",
+    )
 
     def __init__(self, entity: Entity) -> None:
         self.entity = entity
         self.statements: Statements = statements_of(Table.of(entity))
         index = self.statements.index
+        self._shown = tuple(field_types(entity).items())
         self._readers: list[tuple[str, int, Read]] = [
             (name, index[name] + 1, reader(of_type))
             for name, of_type in field_types(entity).items()
@@ -49,7 +60,9 @@ class MappedTable:
 
     def show(self, image: Image | None) -> bytes | None:
         """Give an image as change events show it, JSON in UTF-8 (F34)."""
-        return None if image is None else orjson.dumps(show_image(self.entity, image))
+        if image is None:
+            return None
+        return orjson.dumps({name: wire(of_type, image[name]) for name, of_type in self._shown})
 
     def version(self, image: Image | None) -> int | None:
         """Give the row's version, where the entity has one and the row holds a number."""
