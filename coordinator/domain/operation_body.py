@@ -6,6 +6,7 @@ each mistake is reported and reading goes on, so that a sender learns all of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from coordinator.domain.entity import FieldType
@@ -66,17 +67,7 @@ class OperationBody:
 
     def read(self) -> Operation:
         """Read it; what is wrong is reported and left out."""
-        match self._head.kind:
-            case OperationKind.INSERT:
-                return self._insert()
-            case OperationKind.UPSERT:
-                return self._upsert()
-            case OperationKind.UPDATE:
-                return self._update()
-            case OperationKind.DELETE:
-                return self._delete()
-            case OperationKind.CHECK:
-                return self._check()
+        return _READ[self._head.kind](self)
 
     def _insert(self) -> Operation:
         reader = self._head.reader
@@ -199,7 +190,8 @@ class OperationBody:
                 self._wrong(path, f"A $ref cannot stand in {place}.")
                 return ABSENT
             return self._unit.read_value(self._index, path, name, read, given)
-        self._wrong(path, f"The value of {name} {misfit.sentence}.")
+        sentence = "must not be null" if given is None else misfit.sentence
+        self._wrong(path, f"The value of {name} {sentence}.")
         return ABSENT
 
     def _not_writable(self, member: str, name: str, given: Any) -> None:
@@ -305,3 +297,12 @@ class OperationBody:
     def _wrong(self, path: str, message: str) -> None:
         below = f"{self._above}{path}" if path else self._above.rstrip(".")
         self._unit.report(self._index, below, message)
+
+
+_READ: Final[dict[OperationKind, Callable[[OperationBody], Operation]]] = {
+    OperationKind.INSERT: OperationBody._insert,
+    OperationKind.UPSERT: OperationBody._upsert,
+    OperationKind.UPDATE: OperationBody._update,
+    OperationKind.DELETE: OperationBody._delete,
+    OperationKind.CHECK: OperationBody._check,
+}

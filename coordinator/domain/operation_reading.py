@@ -18,7 +18,7 @@ from coordinator.domain.errors import ErrorCode
 from coordinator.domain.findings import Findings, clipped
 from coordinator.domain.operation import Operation, OperationKind
 from coordinator.domain.operation_body import OperationBody
-from coordinator.domain.operation_shape import ABSENT, KINDS, MEMBERS, Head, read_kind
+from coordinator.domain.operation_shape import ABSENT, CREATING, KINDS, MEMBERS, Head, read_kind
 from coordinator.domain.storable import Misfit
 from coordinator.domain.value_reading import Reader
 from coordinator.domain.values import Draw, default_value, key_text, wire
@@ -112,14 +112,13 @@ class OperationsReader:
         self, index: int, given: dict[str, Any], kind: OperationKind, reader: EntityReader
     ) -> Any:
         key = given.get("key", ABSENT)
-        written = kind is OperationKind.INSERT or kind is OperationKind.UPSERT
         if key is ABSENT:
             if kind is OperationKind.INSERT and reader.entity.key_default is not None:
                 drawn = self._draw.uuid7()
                 return drawn if reader.entity.key_field.type is FieldType.UUID else str(drawn)
             self.report(index, "key", f"{kind.value} needs a key.")
             return ABSENT
-        read = reader.key if written else reader.found_key
+        read = reader.key if kind in CREATING else reader.found_key
         return self.read_value(index, "key", "the key", read, key)
 
     # --- values ---------------------------------------------------------------------------------
@@ -129,7 +128,7 @@ class OperationsReader:
         try:
             return read(given)
         except Misfit as misfit:
-            sentence = misfit.sentence
+            sentence = "must not be null" if given is None else misfit.sentence
         if type(given) is dict and "$ref" in given:
             given = self._resolve(index, path, given)
             if given is ABSENT:

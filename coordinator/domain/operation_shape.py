@@ -24,6 +24,7 @@ COMPENSATE_MEMBERS: Final = {
     for kind, members in MEMBERS.items()
     if kind is not OperationKind.CHECK
 }
+CREATING: Final = frozenset({OperationKind.INSERT, OperationKind.UPSERT})
 KINDS: Final = {kind.value: kind for kind in OperationKind}
 ABSENT: Final[Any] = object()
 """Stands where there is no value: a member that is left out, or was wrong and is reported."""

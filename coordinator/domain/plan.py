@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from coordinator.domain.entity import Entity, FieldType, Mapping, Reference
 from coordinator.domain.operation import LockRequest, Operation, OperationKind, Plan
+from coordinator.domain.operation_shape import CREATING
 from coordinator.domain.value_reading import operand_reader
 from coordinator.domain.values import Misfit, key_text, wire
 
@@ -87,7 +88,7 @@ def _locks(mapping: Mapping, operations: Sequence[Operation]) -> tuple[LockReque
     claims: dict[RowKey, bool] = {}
     for operation in operations:
         at = (operation.entity, operation.key_text)
-        claims[at] = operation.kind is not OperationKind.CHECK or claims.get(at, False)
+        claims[at] = operation.writes or claims.get(at, False)
         entity = mapping.entities[operation.entity]
         if entity.references:
             for row in _referred_rows(mapping, entity, operation):
@@ -115,8 +116,6 @@ def _assignments(operation: Operation) -> Iterator[Any]:
 
 # --- order --------------------------------------------------------------------------------------
 
-_CREATING = frozenset({OperationKind.INSERT, OperationKind.UPSERT})
-
 
 def _in_order(mapping: Mapping, operations: Sequence[Operation]) -> Sequence[Operation]:
     soft = [*_creation_edges(mapping, operations), *_deletion_edges(mapping, operations)]
@@ -139,10 +138,10 @@ def _creation_edges(mapping: Mapping, operations: Sequence[Operation]) -> Iterat
     """An insert or upsert goes after the insert or upsert of the row that it refers to."""
     creations: dict[RowKey, list[int]] = {}
     for position, operation in enumerate(operations):
-        if operation.kind in _CREATING:
+        if operation.kind in CREATING:
             creations.setdefault((operation.entity, operation.key_text), []).append(position)
     for position, operation in enumerate(operations):
-        if operation.kind not in _CREATING:
+        if operation.kind not in CREATING:
             continue
         entity = mapping.entities[operation.entity]
         for reference in entity.references:

@@ -22,8 +22,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from coordinator.domain.entity import Field, FieldType, Limits, StoreKind
+from coordinator.domain.field_bounds import bounds_check
 from coordinator.domain.json_text import JsonNumber
-from coordinator.domain.json_value import JsonText, json_text, same_json
+from coordinator.domain.json_value import JsonText, json_text
 from coordinator.domain.storable import (
     Misfit,
     effective_limits,
@@ -41,37 +42,38 @@ Reader = Callable[[Any], Any]
 
 def value_reader(field: Field, kind: StoreKind) -> Reader:
     """Make the reader of values that are written to ``field``: all of F32 and of its own bounds."""
-    judge = _judge_of(field)
-    read = _stored_reader(field, kind)
-    name_null = _null_reader(field)
-
-    if judge is None:
-
-        def read_plain(wire: Any) -> Any:
-            return name_null() if wire is None else read(wire)
-
-        return read_plain
+    judge = bounds_check(field)
+    read = delta_reader(field, kind)
+    nullable = field.nullable
+    if judge is None and not nullable:
+        return read
 
     def read_judged(wire: Any) -> Any:
-        if wire is None:
-            return name_null()
+        if nullable and wire is None:
+            return None
         value = read(wire)
-        judge(value)
+        if judge is not None:
+            judge(value)
         return value
 
     return read_judged
 
 
 def delta_reader(field: Field, kind: StoreKind) -> Reader:
-    """Make the reader of increments: a number of the field's type that the store could hold."""
-    read = _stored_reader(field, kind)
+    """Make the reader of increments and keys: what the field's place in the store can hold.
 
-    def read_delta(wire: Any) -> Any:
+    Null is no such value, whether or not the field is nullable.
+    """
+    read = _stored_reader(field, kind)
+    if field.type is not FieldType.JSON:
+        return read
+
+    def read_no_null(wire: Any) -> Any:
         if wire is None:
             raise Misfit("must not be null")
         return read(wire)
 
-    return read_delta
+    return read_no_null
 
 
 def operand_reader(field_type: FieldType) -> Reader:
@@ -82,16 +84,6 @@ def operand_reader(field_type: FieldType) -> Reader:
         return None if wire is None else read(wire)
 
     return read_operand
-
-
-def _null_reader(field: Field) -> Callable[[], None]:
-    if field.nullable:
-        return lambda: None
-
-    def refuse() -> None:
-        raise Misfit("must not be null")
-
-    return refuse
 
 
 # --- by type ------------------------------------------------------------------------------------
@@ -329,71 +321,3 @@ def _timestamp_reader(limits: Limits) -> Reader:
 def _read_json(wire: Any, kind: StoreKind) -> JsonText:
     fit_json(wire, kind)
     return json_text(wire)
-
-
-# --- by the field's own bounds ------------------------------------------------------------------
-
-_MATCHED_LENGTH_MAX: Final = 10_000
-"""A pattern is the operator's, but the text is a stranger's, and matching may be slow (I12)."""
-
-
-def _judge_of(field: Field) -> Callable[[Any], None] | None:
-    """Make the check of min, max, max_length, pattern and enum; ``None`` if there is none."""
-    checks: list[Callable[[Any], None]] = []
-    if field.min is not None or field.max is not None:
-        checks.append(_bounds_check(field.min, field.max))
-    if field.max_length is not None:
-        checks.append(_length_check(field.max_length))
-    if field.pattern is not None:
-        checks.append(_pattern_check(field.pattern))
-    if field.enum is not None:
-        checks.append(_enum_check(field.enum, field.type))
-    if len(checks) <= 1:
-        return checks[0] if checks else None
-
-    def check_all(value: Any) -> None:
-        for check in checks:
-            check(value)
-
-    return check_all
-
-
-def _bounds_check(least: Any, most: Any) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
-        if least is not None and value < least:
-            raise Misfit("is below the field's min")
-        if most is not None and value > most:
-            raise Misfit("is above the field's max")
-
-    return check
-
-
-def _length_check(max_length: int) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
-        if len(value) > max_length:
-            raise Misfit(f"is longer than the field's max_length of {max_length}")
-
-    return check
-
-
-def _pattern_check(pattern: str) -> Callable[[Any], None]:
-    compiled = re.compile(pattern)
-
-    def check(value: Any) -> None:
-        if len(value) > _MATCHED_LENGTH_MAX:
-            raise Misfit(f"is too long to be matched, over {_MATCHED_LENGTH_MAX} characters")
-        if compiled.fullmatch(value) is None:
-            raise Misfit("does not match the field's pattern")
-
-    return check
-
-
-def _enum_check(choices: tuple[Any, ...], field_type: FieldType) -> Callable[[Any], None]:
-    def check(value: Any) -> None:
-        if value in choices:
-            return
-        if field_type is FieldType.JSON and any(same_json(value, choice) for choice in choices):
-            return
-        raise Misfit("is none of the values that the field's enum allows")
-
-    return check
