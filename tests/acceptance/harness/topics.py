@@ -234,7 +234,9 @@ class Topics:
         try:
             return await self.wait(look, what, seconds)
         except AssertionError as error:
-            seen = [str((r.ce_id, r.value))[:900] for r in self.outcomes_so_far(unit_id, topic)[-3:]]
+            seen = [
+                str((r.ce_id, r.value))[:900] for r in self.outcomes_so_far(unit_id, topic)[-3:]
+            ]
             raise AssertionError(f"{error}\n--- seen of it so far: {seen}") from None
 
     async def answer_to(self, place: Place, kind: str, unit_id: str) -> Record:
