@@ -60,7 +60,7 @@ async def open_stores(settings: Settings, journal: JournalAccess) -> Stores:
             await one.prepare()
             participants[name] = one
         else:
-            from coordinator.participants.mongodb import open_participant
+            from coordinator.participants.mongo_interim import open_participant
 
             participants[name] = await open_participant(name, store, journal, mapping)
     pivot = settings.journal.store
