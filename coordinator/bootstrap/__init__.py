@@ -1,3 +1,7 @@
 """The composition root: the only place that knows concrete classes."""
 
-from coordinator.bootstrap.daemon import run_daemon as run_daemon
+from coordinator.bootstrap.checking import check
+from coordinator.bootstrap.daemon import run_daemon
+from coordinator.bootstrap.operating import migrate, operator
+
+__all__ = ["check", "migrate", "operator", "run_daemon"]

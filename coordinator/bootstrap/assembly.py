@@ -86,27 +86,34 @@ def assemble(
     bell, outbox_bell = asyncio.Event(), asyncio.Event()
     probes = {JOURNAL: ours.ping}
     probes.update({name: each.ping for name, each in stores.participants.items()})
-    watch = StoreWatch(probes, schedule, clock, chance, observer, bell)
+    watch = StoreWatch(
+        probes=probes,
+        schedule=schedule,
+        clock=clock,
+        chance=chance,
+        observer=observer,
+        bell=bell,
+    )
     reporting = Reporting(schedule, watch, clock, chance, observer)
     membership = Membership(workers, schedule, clock)
     admission = Admission(
-        ours,
-        schedule,
-        stores.mapping,
-        AdmissionRules(
+        journal=ours,
+        schedule=schedule,
+        mapping=stores.mapping,
+        rules=AdmissionRules(
             max_bytes=settings.units.max_bytes,
             timeout_ms=settings.units.timeout_ms,
             reply_topics=frozenset(settings.topics.reply_to),
             dead_letters_topic=settings.topics.dead_letters,
             backlog_units_max=settings.backlog.max_units,
         ),
-        announces,
-        Drawing(clock, chance),
-        clock,
-        observer,
-        membership,
-        bell,
-        outbox_bell,
+        announcer=announces,
+        drawing=Drawing(clock, chance),
+        clock=clock,
+        observer=observer,
+        membership=membership,
+        bell=bell,
+        outbox_bell=outbox_bell,
     )
     participants = stores.participants
     engine = Engine(
@@ -118,7 +125,12 @@ def assemble(
         execution=Execution(pivot, stores.pivot_store, participants, reporting),
         compensation=Compensation(pivot, stores.pivot_store, participants, reporting),
         takeover=Takeover(
-            workers, participants, stores.pivot_store, schedule, membership, observer
+            workers=workers,
+            participants=participants,
+            pivot_store=stores.pivot_store,
+            schedule=schedule,
+            membership=membership,
+            observer=observer,
         ),
         sweeping=Sweeping(
             ours, participants, observer, SweepRules(retention_days=settings.units.retention_days)

@@ -26,6 +26,7 @@ from coordinator.daemon.supervisor import Supervisor
 from coordinator.daemon.system_clock import SystemChance, SystemClock
 from coordinator.domain.errors import StoreError
 from coordinator.engine.ports import JOURNAL
+from coordinator.journal.workers import application_name
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
 from coordinator.settings import Settings
@@ -47,9 +48,7 @@ class _Daemon:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        self._health = Health(
-            redact=settings.redact, on_change=self._metrics.dependency_changed
-        )
+        self._health = Health(redact=settings.redact, on_change=self._metrics.dependency_changed)
         self._http = HttpServer(
             settings.http.listen, self._health, self._metrics, redact=settings.redact
         )
@@ -82,7 +81,9 @@ class _Daemon:
         settings = self._settings
         journal = await self._insist(lambda: open_journal(settings))
         self._supervisor.on_leave("journal", journal.close, budget_seconds=1.0)
-        stores = await self._insist(lambda: open_stores(settings, journal))
+        stores = await self._insist(
+            lambda: open_stores(settings, journal.journal_id, application_name(journal.worker))
+        )
         self._supervisor.on_leave("stores", stores.close, budget_seconds=1.0)
         limits = await self._insist(lambda: ensure_all_topics(settings, stores.mapping))
         await self._insist(lambda: self._enrol(journal, stores))

@@ -27,8 +27,8 @@ ImageKey = tuple[str, str]
 """(entity name, key text)."""
 
 
-_EXACT = Context(prec=20_000, Emax=MAX_EMAX, Emin=MIN_EMIN)
-"""More digits than any stored decimal has; a sum never rounds."""
+_EXACT = Context(prec=150_000, Emax=MAX_EMAX, Emin=MIN_EMIN)
+"""More digits than any stored decimal has (numeric: 147,455); a sum never rounds."""
 
 
 class Effect(StrEnum):

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 from coordinator.domain import announce
 from coordinator.domain.entity import Mapping as EntityMapping
-from coordinator.domain.refusals import cancelled
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin
 from coordinator.domain.publishing import Message
+from coordinator.domain.refusals import cancelled
 from coordinator.domain.submission import (
     Cancel,
     DeadLetter,
@@ -67,8 +67,9 @@ class _Reading:
 class Admission:
     """Reads records, journals them and hands the units to the schedule."""
 
-    def __init__(  # noqa: PLR0913 - its collaborators
+    def __init__(
         self,
+        *,
         journal: Journal,
         schedule: Schedule,
         mapping: EntityMapping,

@@ -44,7 +44,7 @@ class EngineRules:
 class Engine:
     """Everything that runs units, ready to be supervised."""
 
-    def __init__(  # noqa: PLR0913 - the parts, put together by bootstrap
+    def __init__(
         self,
         *,
         journal: Journal,

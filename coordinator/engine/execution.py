@@ -73,9 +73,7 @@ class Execution:
 
     async def refuse(self, entries: Sequence[Entry]) -> None:
         """Journal the refusals that were decided outside a batch: deadlines and cancels."""
-        refusals = [
-            Refusal(each.unit, _reason(each), in_doubt=each.in_doubt) for each in entries
-        ]
+        refusals = [Refusal(each.unit, _reason(each), in_doubt=each.in_doubt) for each in entries]
         try:
             concluded = await self._pivot.conclude((), refusals)
         except StoreError as error:

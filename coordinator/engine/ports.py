@@ -18,10 +18,8 @@ from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import Problem
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin, Unit
-from coordinator.domain.publishing import Done as Done
-from coordinator.domain.publishing import Message as Message
+from coordinator.domain.publishing import Done, Message
 from coordinator.domain.submission import Submission
-
 
 JOURNAL = "journal"
 """The name under which errors and health speak of the journal's own database."""
@@ -166,7 +164,6 @@ class Pivot(Protocol):
 
     async def finish(self, endings: Sequence[Ending]) -> Concluded:
         """End compensations in one journal transaction: status, outcome, locks released."""
-
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ class StoreWatch:
 
     def __init__(
         self,
+        *,
         probes: Mapping[str, Callable[[], Awaitable[None]]],
         schedule: Schedule,
         clock: Clock,
@@ -66,9 +67,7 @@ class StoreWatch:
                     self._observer.store_away(store, error.message)
                 attempt += 1
                 longest = min(PROBE_PAUSE_SECONDS_MAX, PROBE_PAUSE_SECONDS_MIN * 2**attempt)
-                await self._clock.wait(
-                    stop, self._chance.uniform(PROBE_PAUSE_SECONDS_MIN, longest)
-                )
+                await self._clock.wait(stop, self._chance.uniform(PROBE_PAUSE_SECONDS_MIN, longest))
             else:
                 alarm.clear()
                 self._schedule.store_back(store)

@@ -15,11 +15,13 @@ from coordinator.engine.observer import Observer
 from coordinator.engine.ports import Participant, Workers
 from coordinator.engine.schedule import Schedule
 
+
 class Takeover:
     """Fences the expired and adopts their units."""
 
     def __init__(
         self,
+        *,
         workers: Workers,
         participants: Mapping[str, Participant],
         pivot_store: str | None,

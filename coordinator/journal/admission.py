@@ -23,9 +23,7 @@ _ADMIT = f"SELECT * FROM coordinator.admit({', '.join(f'${n}' for n in range(1, 
 class JournalAdmission:
     """Journals batches of records for one worker."""
 
-    def __init__(
-        self, pool: postgres_pool.Pool, worker: int, pivot_store: str | None
-    ) -> None:
+    def __init__(self, pool: postgres_pool.Pool, worker: int, pivot_store: str | None) -> None:
         self._pool = pool
         self._worker = worker
         self._pivot_store = pivot_store

@@ -171,6 +171,4 @@ class JournalDuties:
                 retention_days,
                 limit,
             )
-        return int(gone.split()[-1])
-
-
+        return int(gone.rsplit(maxsplit=1)[-1])

@@ -136,9 +136,7 @@ class JournalOperators:
                 await self._audit(connection, "cancel", unit_id, reason)
         return await self._shown(unit_id)
 
-    async def _held(
-        self, connection: postgres_pool.Connection, unit_id: str
-    ) -> Mapping[str, Any]:
+    async def _held(self, connection: postgres_pool.Connection, unit_id: str) -> Mapping[str, Any]:
         with own_statement():
             row: Mapping[str, Any] | None = await connection.fetchrow(
                 f"SELECT {_COLUMNS} FROM coordinator.units u WHERE u.id = $1 FOR UPDATE", unit_id

@@ -57,9 +57,7 @@ class DataTables(Protocol):
     ) -> Mapping[ImageKey, Image | None]:
         """Read images without locks."""
 
-    async def apply(
-        self, connection: postgres_pool.Connection, units: Sequence[Unit]
-    ) -> DataWork:
+    async def apply(self, connection: postgres_pool.Connection, units: Sequence[Unit]) -> DataWork:
         """Lock, read, decide and write; the caller owns the transaction."""
 
 
@@ -143,9 +141,7 @@ class JournalPivot:
                     self._refuse(decided, candidate.unit, stop, in_doubt=candidate.in_doubt)
             for refusal in refusals:
                 if refusal.unit.seq in held:
-                    self._refuse(
-                        decided, refusal.unit, refusal.problem, in_doubt=refusal.in_doubt
-                    )
+                    self._refuse(decided, refusal.unit, refusal.problem, in_doubt=refusal.in_doubt)
             await self._commit_units(connection, going, decided)
             await self._write(connection, decided)
         return decided.result()
@@ -179,9 +175,7 @@ class JournalPivot:
         if too_large:
             raise BatchRefused(JOURNAL, next(iter(too_large.values())), too_large)
 
-    def _commit(
-        self, decided: _Decided, unit: Unit, done: Sequence[Done]
-    ) -> Problem | None:
+    def _commit(self, decided: _Decided, unit: Unit, done: Sequence[Done]) -> Problem | None:
         """Note a commit and what it publishes; a problem if a topic cannot take it (F26)."""
         at = _known(decided.at)
         after = next_status(Status.ACCEPTED, Transition.PIVOT_COMMITTED)
@@ -207,9 +201,7 @@ class JournalPivot:
         decided.ended[unit.seq] = (after, None)
         return None
 
-    def _refuse(
-        self, decided: _Decided, unit: Unit, problem: Problem, *, in_doubt: bool
-    ) -> None:
+    def _refuse(self, decided: _Decided, unit: Unit, problem: Problem, *, in_doubt: bool) -> None:
         if in_doubt:
             after = next_status(Status.ACCEPTED, Transition.REFUSED_IN_DOUBT)
             decided.changes.append(_Change(unit.seq, Status.ACCEPTED, after, cause=problem))
@@ -283,9 +275,7 @@ class JournalPivot:
             )
         )
 
-    def _outcome(
-        self, unit: Unit, status: Status, value: bytes, at: datetime
-    ) -> list[Message]:
+    def _outcome(self, unit: Unit, status: Status, value: bytes, at: datetime) -> list[Message]:
         kind = "parked" if status is Status.PARKED else "outcome"
         return announce.outcome_messages(
             self._announcer,

@@ -6,9 +6,8 @@ that somebody has changed: it stops the daemon rather than a unit.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from collections.abc import Iterator
 
 import asyncpg
 

@@ -176,10 +176,35 @@ def open_driver(
         "retryWrites": True,
         "retryReads": True,
         "maxPoolSize": 50,
-        "compressors": "",
+
     }
     if driver == "motor":
         from motor.motor_asyncio import AsyncIOMotorClient
 
         return Driver(AsyncIOMotorClient(uri, **options), database)
     return Driver(pymongo.AsyncMongoClient(uri, **options), database)
+
+
+class MongodbServerView:
+    """What the mapping check asks of a server; implements `coordinator.mapping.MongodbServer`."""
+
+    def __init__(self, driver: Driver, store: str) -> None:
+        self._driver = driver
+        self._store = store
+
+    async def hello(self) -> dict[str, Any]:
+        from coordinator.participants.mongo_interim.faults import DRIVER_ERRORS, translate
+
+        try:
+            return await self._driver.command("hello")
+        except DRIVER_ERRORS as error:
+            raise translate(self._store, error) from error
+
+    async def list_collections(self) -> list[dict[str, Any]]:
+        from coordinator.participants.mongo_interim.faults import DRIVER_ERRORS, translate
+
+        try:
+            cursor = await _settled(self._driver._database.list_collections())
+            return [each async for each in cursor]
+        except DRIVER_ERRORS as error:
+            raise translate(self._store, error) from error

@@ -1,0 +1,41 @@
+"""What commands do without a daemon: migrate, look at units and steer them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from coordinator import postgres_pool
+from coordinator.bootstrap.assembly import announcer
+from coordinator.bootstrap.journal import journal_dsn, prepare_journal
+from coordinator.domain.errors import ConfigurationInvalid
+from coordinator.engine.ports import JOURNAL
+from coordinator.engine.units_api import UnitsApi
+from coordinator.journal.migrate import pending
+from coordinator.journal.operators import JournalOperators
+from coordinator.settings import Settings
+
+
+async def migrate(settings: Settings) -> None:
+    """Make the journal's tables, or bring them to this version's shape."""
+    pool = await postgres_pool.open_pool(journal_dsn(settings), "coordinator/migrate", max_size=1)
+    try:
+        async with postgres_pool.connected(pool, JOURNAL) as connection:
+            await prepare_journal(connection, may_migrate=True)
+    finally:
+        await postgres_pool.close_pool(pool)
+
+
+@asynccontextmanager
+async def operator(settings: Settings) -> AsyncIterator[UnitsApi]:
+    """Give the operator's verbs on the journal, with or without a running daemon."""
+    pool = await postgres_pool.open_pool(journal_dsn(settings), "coordinator/operator", max_size=2)
+    try:
+        async with postgres_pool.connected(pool, JOURNAL) as connection:
+            if await pending(connection):
+                raise ConfigurationInvalid(
+                    ["journal: its tables are not there yet; run `coordinator migrate`"]
+                )
+        yield JournalOperators(pool, announcer(settings, {}))
+    finally:
+        await postgres_pool.close_pool(pool)
