@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from coordinator.engine.ports import Record
+from coordinator.kafka.ending import end_within
 
 OnChange = Callable[[frozenset[TopicPartition]], None]
 
@@ -121,13 +122,8 @@ class GroupConsumer:
 
     async def end(self, timeout_seconds: float) -> None:
         """Leave the group and let go, within that time."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._consumer.stop()
-        except (KafkaError, OSError, TimeoutError):
-            with suppress(KafkaError, OSError, TimeoutError):
-                async with asyncio.timeout(0.5):
-                    await self._consumer._client.close()
+        if not await end_within(self._consumer.stop(), timeout_seconds):
+            await end_within(self._consumer._client.close(), 0.5)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

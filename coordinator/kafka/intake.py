@@ -33,6 +33,7 @@ from typing import Any
 import structlog
 from aiokafka import TopicPartition
 
+from coordinator.domain.errors import InvariantViolated
 from coordinator.engine.ports import Intake, Partition
 from coordinator.kafka.membership import ConsumerBroken, Membership
 from coordinator.kafka.watch import Watch
@@ -43,7 +44,7 @@ _FIRST_RETRY_SECONDS = 0.2
 _RETRY_SECONDS_MAX = 5.0
 _FAILURES_BEFORE_ISOLATION = 2
 _STOP_SECONDS = 3.0
-_END_SECONDS = 1.3
+_END_SECONDS = 0.8
 
 _log = structlog.get_logger()
 
@@ -134,6 +135,8 @@ class UnitIntake:
                     break
                 await asyncio.wait([reading], timeout=0.02)
             if reading.done():
+                if reading.cancelled():
+                    raise InvariantViolated("intake-read was cancelled by nobody")
                 reading.result()
         finally:
             stopping.cancel()

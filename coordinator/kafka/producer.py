@@ -27,7 +27,6 @@ from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
     PolicyViolationError,
-    ProducerClosed,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -37,6 +36,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from coordinator.domain.errors import StoreUnavailable
 from coordinator.engine.ports import Message
+from coordinator.kafka.ending import end_within
 
 DEFAULT_LIMIT_BYTES = 1_048_588
 """Kafka's own default of `max.message.bytes`."""
@@ -165,16 +165,19 @@ class BatchProducer:
         if self._closed:
             return
         self._closed = True
-        # aiokafka has no way to stop without a flush; these two are the way to give it up.
-        sender = self._producer._sender.sender_task
-        if sender is not None:
-            sender.cancel()
-        self._producer._message_accumulator.fail_all(ProducerClosed())
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._producer.stop()
-        except (KafkaError, OSError, TimeoutError):
-            await self._producer.client.close()
+        # aiokafka has no way to stop without a flush; this leaves it nothing to flush.
+        accumulator = self._producer._message_accumulator
+        accumulator._batches.clear()
+        accumulator._pending_batches = _Forgotten()
+        if not await end_within(self._producer.stop(), _CLOSE_SECONDS):
+            await end_within(self._producer.client.close(), _CLOSE_SECONDS)
+
+
+class _Forgotten(set[Any]):
+    """Batches that nobody waits for: a late answer takes out what is not in."""
+
+    def remove(self, batch: Any) -> None:
+        self.discard(batch)
 
 
 def _retrieve(future: Future[Any]) -> None:

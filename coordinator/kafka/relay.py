@@ -33,7 +33,7 @@ from typing import Any
 import structlog
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
-from coordinator.domain.errors import StoreError, StoreUnavailable
+from coordinator.domain.errors import InvariantViolated, StoreError, StoreUnavailable
 from coordinator.engine.ports import Message, Outbox
 from coordinator.kafka.aside import AsideTopics
 from coordinator.kafka.lease import RelayLease
@@ -141,6 +141,8 @@ class Relay:
                     tasks, timeout=_DRAIN_SECONDS, return_when=asyncio.FIRST_COMPLETED
                 )
             for task in done:
+                if task.cancelled():
+                    raise InvariantViolated(f"{task.get_name()} was cancelled by nobody")
                 task.result()
         finally:
             await _end([*tasks, stopping, *([self._waker] if self._waker else [])])
@@ -177,7 +179,9 @@ class Relay:
             await self._take_off(sender)
         if not self._flights:
             return False
-        if len(self._flights) >= _FLIGHTS_MAX or (not self._more and await self._landed_first()):
+        if len(self._flights) >= _FLIGHTS_MAX or (
+            not self._more and await self._landed_first(sender)
+        ):
             await self._land(sender)
         return True
 
@@ -204,12 +208,11 @@ class Relay:
             raise
         await sender.launch(flight.parcels)
 
-    async def _landed_first(self) -> bool:
+    async def _landed_first(self, sender: Sender) -> bool:
         """Wait for the oldest flight; False when there is something new to claim before that."""
         deadline = self._flights[0].since + self._ack_timeout_seconds
-        futures = [p.future for p in self._flights[0].parcels if p.future is not None]
         while not self._wake.is_set():
-            flying = [future for future in futures if not future.done()]
+            flying = sender.awaited(self._flights[0].parcels)
             left_seconds = deadline - time.monotonic()
             if not flying or left_seconds <= 0:
                 return True

@@ -129,17 +129,29 @@ class Sender:
                 sent.failure = sent.failure or error
         return sent
 
+    def awaited(self, parcels: Sequence[Parcel]) -> list[Future[Any]]:
+        """Give the answers that may still come: for a topic that is gone none will."""
+        gone = self._gone(parcels)
+        return [
+            parcel.future
+            for parcel in parcels
+            if parcel.future is not None
+            and not parcel.future.done()
+            and parcel.partition[0] not in gone
+        ]
+
+    def _gone(self, parcels: Sequence[Parcel]) -> frozenset[str]:
+        topics = {p.partition[0] for p in parcels if p.future is not None and not p.future.done()}
+        return frozenset(topic for topic in topics if not self._producer.knows(topic))
+
     async def _wait(self, parcels: Sequence[Parcel]) -> frozenset[str]:
-        """Wait for all answers but those of topics that are gone: aiokafka hopes on for these."""
+        """Wait for the answers, in bounded time; give the topics that are gone."""
         deadline = time.monotonic() + self._ack_timeout_seconds
         while True:
-            waiting = [p for p in parcels if p.future is not None and not p.future.done()]
-            topics = {p.partition[0] for p in waiting}
-            gone = frozenset(topic for topic in topics if not self._producer.knows(topic))
-            futures = [p.future for p in waiting if p.future and p.partition[0] not in gone]
+            futures = self.awaited(parcels)
             left_seconds = deadline - time.monotonic()
             if not futures or left_seconds <= 0:
-                return gone
+                return self._gone(parcels)
             await asyncio.wait(futures, timeout=min(left_seconds, _LOOK_SECONDS))
 
     async def _succeeded(self, tail: Parcel) -> bool:

@@ -1,0 +1,345 @@
+"""Intake against a real broker: the journal alone says where reading begins."""
+
+import asyncio
+import time
+from collections.abc import MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import RecordsToDelete
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from structlog.testing import capture_logs
+
+from coordinator.devstack.kafka import Kafka
+from coordinator.domain.errors import Fenced
+from coordinator.engine.ports import Partition, Record
+from coordinator.kafka import membership, watch
+from coordinator.kafka.intake import UnitIntake
+from coordinator.kafka.topics import ensure_topics
+from tests.integration.test_kafka_ports import (
+    MemoryIntake,
+    admin_of,
+    delete_topic,
+    producer_of,
+    running,
+    until,
+)
+
+pytestmark = pytest.mark.integration
+
+
+async def _topic(bootstrap: str, prefix: str, partitions: int = 1) -> str:
+    topic = f"{prefix}units"
+    await ensure_topics(bootstrap, [topic], create=True, partitions=partitions)
+    return topic
+
+
+async def _send(bootstrap: str, topic: str, values: list[bytes], partition: int = 0) -> None:
+    async with producer_of(bootstrap) as producer:
+        for value in values:
+            await producer.send(topic, value, partition=partition)
+        await producer.flush()
+
+
+def _numbers(count: int, start: int = 0) -> list[bytes]:
+    return [b"%d" % number for number in range(start, start + count)]
+
+
+async def test_records_come_in_order_whole_and_in_batches(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 2)
+    headers = [("twice", b"1"), ("twice", b"2"), ("none", None)]
+    async with producer_of(kafka_bootstrap) as producer:
+        await producer.send_and_wait(topic, b"first", key=b"k", partition=0, headers=headers)
+        await producer.send_and_wait(topic, None, key=b"gone", partition=1)
+    await _send(kafka_bootstrap, topic, _numbers(300), partition=1)
+    port = MemoryIntake()
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port, max_records=50)
+    async with running(intake):
+        await until(lambda: len(port.admitted) == 302, "all records are admitted")
+        assert intake.state().ready
+        assert intake.state().assigned == {(topic, 0), (topic, 1)}
+    first = next(record for record in port.admitted if record.partition == 0)
+    assert (first.key, first.value, first.headers) == (b"k", b"first", tuple(headers))
+    assert port.values(1) == [None, *_numbers(300)]
+    assert max(port.batches) <= 50
+    assert not intake.state().ready
+
+
+async def test_the_journals_position_counts_and_not_kafkas(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    await _send(kafka_bootstrap, topic, _numbers(10))
+    other = AIOKafkaConsumer(
+        bootstrap_servers=kafka_bootstrap, group_id=kafka_prefix, enable_auto_commit=False
+    )
+    await other.start()
+    other.assign([TopicPartition(topic, 0)])
+    await other.commit({TopicPartition(topic, 0): 9})
+    await other.stop()
+    port = MemoryIntake()
+    port.at[topic, 0] = 4
+    async with running(UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)):
+        await until(lambda: port.at[topic, 0] == 10, "the rest is read")
+    assert port.values(0) == _numbers(6, start=4)
+
+
+async def test_reading_pauses_while_there_is_no_room(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "_ROOM_PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "_LOOK_SECONDS", 0.05)
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    await _send(kafka_bootstrap, topic, _numbers(5))
+    port = MemoryIntake()
+    port.room = False
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    async with running(intake):
+        await until(lambda: intake.state().paused and intake.state().joined, "it pauses")
+        await until(lambda: intake.state().lag == {(topic, 0): 5}, "the records are seen to wait")
+        assert port.admitted == []
+        port.room = True
+        await until(lambda: port.values(0) == _numbers(5), "it resumes")
+        assert not intake.state().paused
+
+
+async def test_a_lost_position_is_sought_again(kafka_bootstrap: str, kafka_prefix: str) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    await _send(kafka_bootstrap, topic, _numbers(10))
+    port = MemoryIntake()
+    port.steal[topic, 0] = 6  # another daemon has read so far
+    with capture_logs() as logs:
+        async with running(UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)):
+            await until(lambda: port.at.get((topic, 0)) == 10, "the rest is read")
+    assert port.values(0) == _numbers(4, start=6)
+    assert [log["log_level"] for log in logs if log["event"] == "intake.position_lost"] == [
+        "warning"
+    ]
+
+
+async def test_a_journal_that_is_away_costs_nothing(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    port = MemoryIntake()
+    async with running(UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)):
+        await _send(kafka_bootstrap, topic, _numbers(3))
+        await until(lambda: len(port.admitted) == 3, "the first are read")
+        port.away = 3
+        await _send(kafka_bootstrap, topic, _numbers(3, start=3))
+        await until(lambda: len(port.admitted) == 6, "the others are read when it is back")
+    assert port.values(0) == _numbers(6)
+
+
+async def test_records_that_retention_ate_are_an_error_and_reading_goes_on(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    await _send(kafka_bootstrap, topic, _numbers(10))
+    async with admin_of(kafka_bootstrap) as admin:
+        await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(7)})
+    port = MemoryIntake()
+    port.at[topic, 0] = 2
+    with capture_logs() as logs:
+        async with running(UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)):
+            await until(lambda: port.at[topic, 0] == 10, "the rest is read")
+    assert port.values(0) == _numbers(3, start=7)
+    event = next(log for log in logs if log["event"] == "intake.records_lost")
+    assert (event["log_level"], event["records"], event["offset"]) == ("error", 5, 7)
+
+
+async def test_a_log_that_ends_before_the_position_is_parked_until_a_person_says(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "_BEYOND_END_SECONDS", 0.05)
+    monkeypatch.setattr(membership, "_PARKED_LOOK_SECONDS", 0.1)
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 2)
+    await _send(kafka_bootstrap, topic, _numbers(3), partition=0)
+    await _send(kafka_bootstrap, topic, _numbers(3), partition=1)
+    port = MemoryIntake()
+    port.at[topic, 0] = 100
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    with capture_logs() as logs:
+        async with running(intake):
+            await until(lambda: intake.state().parked, "it is parked")
+            await until(lambda: port.values(1) == _numbers(3), "the other partition is read")
+            assert intake.state().parked == {(topic, 0)}
+            assert not intake.state().ready
+            assert port.values(0) == []
+            port.at[topic, 0] = 1
+            await until(lambda: port.at[topic, 0] == 3, "it is read on from the position set")
+            assert intake.state().ready
+    assert port.values(0) == _numbers(2, start=1)
+    assert any(
+        log["event"] == "intake.partition_parked" and log["log_level"] == "error" for log in logs
+    )
+
+
+async def test_a_topic_made_again_is_not_read_from_its_beginning(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "_BEYOND_END_SECONDS", 0.05)
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    await _send(kafka_bootstrap, topic, _numbers(5))
+    port = MemoryIntake()
+    async with running(UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)):
+        await until(lambda: port.at.get((topic, 0)) == 5, "the old ones are read")
+    await delete_topic(kafka_bootstrap, topic)
+    await _topic(kafka_bootstrap, kafka_prefix)
+    await _send(kafka_bootstrap, topic, [b"new"])
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    async with running(intake):
+        await until(lambda: intake.state().parked == {(topic, 0)}, "it is parked")
+    assert port.values(0) == _numbers(5)
+
+
+class _NotUtf8(str):
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"\xff\xfe"
+
+
+async def test_a_record_that_cannot_be_unpacked_stops_its_partition_only(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 2)
+    batch = BatchBuilder(100_000, 0)
+    batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, 0, 100_000)
+    for value, name in ((b"good", "a"), (b"bad", _NotUtf8("b")), (b"behind", "c")):
+        batch.append(timestamp=None, key=None, value=value, headers=[(name, b"")])
+    async with producer_of(kafka_bootstrap) as producer:
+        await producer.partitions_for(topic)
+        await (await producer.send_batch(batch, topic, partition=0))
+    await _send(kafka_bootstrap, topic, _numbers(3), partition=1)
+    port = MemoryIntake()
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    async with running(intake):
+        await until(lambda: intake.state().parked == {(topic, 0)}, "the partition is parked")
+        await _send(kafka_bootstrap, topic, _numbers(3, start=3), partition=1)
+        await until(lambda: port.values(1) == _numbers(6), "the other partition is read")
+    assert port.values(0) == [b"good"]
+
+
+class _FencedIntake(MemoryIntake):
+    async def admit(self, records: Sequence[Record]) -> frozenset[Partition]:
+        raise Fenced("taken over")
+
+
+async def test_fenced_ends_it(kafka_bootstrap: str, kafka_prefix: str) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    await _send(kafka_bootstrap, topic, _numbers(1))
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], _FencedIntake())
+    with pytest.raises(Fenced):
+        await asyncio.wait_for(intake.run(asyncio.Event()), 20)
+
+
+async def test_two_daemons_share_the_partitions(kafka_bootstrap: str, kafka_prefix: str) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 4)
+    port = MemoryIntake()
+    first = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    second = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    async with running(first):
+        await until(lambda: len(first.state().assigned) == 4, "the first has all")
+        async with running(second):
+            await until(
+                lambda: len(first.state().assigned) == len(second.state().assigned) == 2,
+                "each has two",
+            )
+            for number in range(4):
+                await _send(kafka_bootstrap, topic, _numbers(5), partition=number)
+            await until(lambda: len(port.admitted) == 20, "all are read")
+        await until(lambda: len(first.state().assigned) == 4, "the first has all again")
+    assert [port.values(number) for number in range(4)] == [_numbers(5)] * 4
+
+
+async def test_kafkas_offsets_follow_for_its_lag_tools(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "_COMMIT_SECONDS", 0.1)
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    await _send(kafka_bootstrap, topic, _numbers(5))
+    port = MemoryIntake()
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    async with running(intake), admin_of(kafka_bootstrap) as admin:
+        async with asyncio.timeout(15):
+            committed = -1
+            while committed != 5:
+                offsets = await admin.list_consumer_group_offsets(kafka_prefix)
+                committed = next((meta.offset for meta in offsets.values()), -1)
+                await asyncio.sleep(0.05)
+        assert intake.state().lag == {(topic, 0): 0}
+
+
+async def test_it_stops_fast_with_the_brokers_away() -> None:
+    intake = UnitIntake("127.0.0.1:1", "group", ["units"], MemoryIntake())
+    stop = asyncio.Event()
+    with capture_logs() as logs:
+        task = asyncio.create_task(intake.run(stop))
+        await until(lambda: len(_rebuilt(logs)) >= 2, "it tries more than once")
+        assert not intake.state().ready
+        started = time.monotonic()
+        stop.set()
+        await asyncio.wait_for(task, 10)
+    assert time.monotonic() - started < 5
+    assert {log["log_level"] for log in _rebuilt(logs)} == {"warning"}
+
+
+def _rebuilt(logs: Sequence[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
+    return [log for log in logs if log["event"] == "intake.rebuilt"]
+
+
+class _SlowIntake(MemoryIntake):
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def admit(self, records: Sequence[Record]) -> frozenset[Partition]:
+        self.begun.set()
+        await self.go.wait()
+        return await super().admit(records)
+
+
+async def test_an_admission_under_way_is_finished_before_it_stops(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    await _send(kafka_bootstrap, topic, _numbers(2))
+    port, stop = _SlowIntake(), asyncio.Event()
+    task = asyncio.create_task(UnitIntake(kafka_bootstrap, "g", [topic], port).run(stop))
+    await port.begun.wait()
+    stop.set()
+    asyncio.get_running_loop().call_later(0.5, port.go.set)
+    await asyncio.wait_for(task, 10)
+    assert port.admitted != []
+
+
+async def test_a_broker_killed_in_between_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    broker = Kafka(tmp_path / "kafka", tmp_path / "kafka.log")
+    (tmp_path / "kafka").mkdir()
+    await asyncio.to_thread(broker.start)
+    try:
+        topic = await _topic(broker.address, "own.")
+        await _send(broker.address, topic, _numbers(5))
+        port = MemoryIntake()
+        intake = UnitIntake(broker.address, "own", [topic], port)
+        async with running(intake):
+            await until(lambda: len(port.admitted) == 5, "the first are read")
+            await asyncio.to_thread(broker.kill)
+            await until(lambda: not intake.state().connected, "it is seen to be away")
+            await asyncio.to_thread(broker.start)
+            await _send(broker.address, topic, _numbers(5, start=5))
+            await until(lambda: len(port.admitted) == 10, "the others are read", 60)
+            await until(lambda: intake.state().ready, "it is ready again")
+            await asyncio.to_thread(broker.kill)
+            await until(lambda: not intake.state().connected, "it is seen to be away")
+            started = time.monotonic()
+        assert time.monotonic() - started < 5
+        assert port.values(0) == _numbers(10)
+    finally:
+        await asyncio.to_thread(broker.kill)
