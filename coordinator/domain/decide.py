@@ -16,7 +16,7 @@ from typing import Any
 
 from coordinator.domain.entity import Entity, Field, FieldType
 from coordinator.domain.entity import Mapping as EntityMapping
-from coordinator.domain.errors import ErrorCode, Problem
+from coordinator.domain.errors import ErrorCode, Problem, together
 from coordinator.domain.operation import Condition, Operation, OperationKind, Unit
 from coordinator.domain.values import Alien, Misfit, check_storable, compare, wire
 
@@ -73,20 +73,27 @@ def decide_branch(
 ) -> tuple[Write, ...] | Problem:
     """Decide all of a unit's operations at one store, each seeing the former's result (F14).
 
-    ``images`` must hold every key of the branch. The first refusal ends it.
+    ``images`` must hold every key of the branch. All refusals are told together; what follows a
+    refused operation on the same key is not judged.
     """
     seen: dict[ImageKey, Image | None] = {}
     writes: list[Write] = []
+    problems: list[Problem] = []
+    refused_keys: set[ImageKey] = set()
     for position, operation in unit.branch(store):
         at = (operation.entity, operation.key_text)
+        if problems and at in refused_keys:
+            continue
         image = seen[at] if at in seen else images[at]
         try:
             write = decide_operation(unit.mapping, position, operation, image)
         except Refused as refusal:
-            return refusal.problem
+            problems.append(refusal.problem)
+            refused_keys.add(at)
+            continue
         seen[at] = write.after
         writes.append(write)
-    return tuple(writes)
+    return together(problems) if problems else tuple(writes)
 
 
 def decide_operation(
@@ -214,8 +221,14 @@ def _missing(position: int, operation: Operation) -> Write:
 
 
 def _expect(entity: Entity, operation: Operation, image: Image) -> None:
+    problems = []
     for condition in operation.expect:
-        _judge(entity, operation, condition, image)
+        try:
+            _judge(entity, operation, condition, image)
+        except Refused as refusal:
+            problems.append(refusal.problem)
+    if problems:
+        raise Refused(together(problems))
 
 
 def _judge(entity: Entity, operation: Operation, condition: Condition, image: Image) -> None:

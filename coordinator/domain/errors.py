@@ -19,7 +19,7 @@ adapter catches a driver's class.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -66,7 +66,7 @@ class Problem:
 
     ``path`` points into the submission (``operations.1.expect.balance``); ``operation`` is the
     submitted index; ``key`` is JSON-ready. ``message`` is a sentence a stranger understands and
-    never holds a secret.
+    never holds a secret. ``also`` are further mistakes of the unit, found together with this one.
     """
 
     code: ErrorCode
@@ -75,6 +75,7 @@ class Problem:
     operation: int | None = None
     entity: str | None = None
     key: Any = None
+    also: tuple[Problem, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Give the shape of ``error`` in an outcome, without its ``details``."""
@@ -88,9 +89,13 @@ class Problem:
             "retryable": self.code in RETRYABLE_CODES,
         }
 
+    def as_record(self) -> dict[str, Any]:
+        """Give the shape that the journal keeps, with ``also``."""
+        return {**self.as_json(), "also": [each.as_json() for each in self.also]}
+
     @classmethod
     def from_json(cls, shape: Mapping[str, Any]) -> Problem:
-        """Read back what `as_json` gave (journal rows)."""
+        """Read back what `as_record` or `as_json` gave."""
         return cls(
             code=ErrorCode(shape["code"]),
             message=shape["message"],
@@ -98,14 +103,22 @@ class Problem:
             operation=shape.get("operation"),
             entity=shape.get("entity"),
             key=shape.get("key"),
+            also=tuple(cls.from_json(each) for each in shape.get("also", ())),
         )
+
+
+def together(problems: Sequence[Problem]) -> Problem:
+    """Make one problem of several: the first in the written order, the others beside it (F10)."""
+    flat = [each for problem in problems for each in (replace(problem, also=()), *problem.also)]
+    flat.sort(key=lambda each: -1 if each.operation is None else each.operation)
+    return replace(flat[0], also=tuple(flat[1:]))
 
 
 def error_as_json(problems: Sequence[Problem]) -> dict[str, Any]:
     """Give an outcome's ``error``: the first mistake, and all of them in ``details`` (F10)."""
     return {
         **problems[0].as_json(),
-        "details": [problem.as_json() for problem in problems],
+        "details": [each.as_json() for problem in problems for each in (problem, *problem.also)],
     }
 
 
@@ -114,7 +127,7 @@ class CoordinatorError(Exception):
 
 
 class ConfigurationInvalid(CoordinatorError):
-    """The configuration or the mapping is wrong; ``mistakes`` lists all of it, each with its place."""
+    """The configuration or the mapping is wrong; ``mistakes`` lists it all, each with its place."""
 
     def __init__(self, mistakes: Sequence[str]) -> None:
         super().__init__("; ".join(mistakes))

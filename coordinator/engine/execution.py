@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.domain.decide import decide_branch
-from coordinator.domain.errors import ErrorCode, Problem, StoreError
+from coordinator.domain.errors import ErrorCode, Problem, StoreError, together
 from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Done
 from coordinator.engine.halving import try_in_parts
@@ -102,7 +102,7 @@ class Execution:
                 decided = decide_branch(unit, name, images)
                 if isinstance(decided, Problem):
                     earlier = refused.get(unit.seq)
-                    refused[unit.seq] = _first(earlier, decided)
+                    refused[unit.seq] = _joined(earlier, decided)
         return refused
 
     # --- apply --------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Execution:
         for seq, done in applied.done.items():
             result.done.setdefault(seq, []).extend(done)
         for seq, problem in applied.refused.items():
-            result.refused[seq] = _first(result.refused.get(seq), problem)
+            result.refused[seq] = _joined(result.refused.get(seq), problem)
         for seq in applied.blocked:
             result.refused.setdefault(seq, _BLOCKED)
         result.again |= applied.busy
@@ -217,13 +217,9 @@ def _reason(entry: Entry) -> Problem:
     return entry.problem or Problem(ErrorCode.STORE_REFUSED, "The unit was refused.")
 
 
-def _first(one: Problem | None, other: Problem) -> Problem:
-    """The problem of the operation that stands first as submitted (F10)."""
-    if one is None:
-        return other
-    if other.operation is not None and (one.operation is None or other.operation < one.operation):
-        return other
-    return one
+def _joined(one: Problem | None, other: Problem) -> Problem:
+    """What several stores refuse is told together, in the written order (F10)."""
+    return other if one is None else together((one, other))
 
 
 def _by_store(units: Sequence[Unit]) -> dict[str, list[Unit]]:

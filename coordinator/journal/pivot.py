@@ -243,8 +243,7 @@ class JournalPivot:
             problem.key,
         )
         after = next_status(Status.COMPENSATING, Transition.PERSON_NEEDED)
-        value = self._verdict(unit, after, shown, _known(decided.at))
-        decided.messages += self._outcome(unit, after, value, _known(decided.at))
+        value = self._tell(decided, unit, after, shown)
         decided.changes.append(
             _Change(unit.seq, Status.COMPENSATING, after, ending.cause, shown, value)
         )
@@ -255,25 +254,28 @@ class JournalPivot:
     def _end(
         self, decided: _Decided, unit: Unit, before: Status, after: Status, problem: Problem
     ) -> None:
-        at = _known(decided.at)
-        value = self._verdict(unit, after, problem, at)
-        decided.messages += self._outcome(unit, after, value, at)
+        value = self._tell(decided, unit, after, problem)
         decided.changes.append(_Change(unit.seq, before, after, problem, outcome=value))
         decided.ended[unit.seq] = (after, problem)
 
-    def _verdict(self, unit: Unit, status: Status, problem: Problem, at: datetime) -> bytes:
-        return announce.outcome_value(
-            announce.Verdict(
-                unit.id,
-                unit.digest,
-                status,
-                (problem,),
-                (),
-                unit.received_at,
-                at,
-                unit.metadata,
+    def _tell(self, decided: _Decided, unit: Unit, status: Status, problem: Problem) -> bytes:
+        """Note the outcome of a unit that did not commit; without its metadata if need be.
+
+        A refusal must be told whatever the sender attached to the unit (I7), also to a topic
+        that takes less than the one it was sent to.
+        """
+        at = _known(decided.at)
+        for metadata in (unit.metadata, None):
+            value = announce.outcome_value(
+                announce.Verdict(
+                    unit.id, unit.digest, status, (problem,), (), unit.received_at, at, metadata
+                )
             )
-        )
+            messages = self._outcome(unit, status, value, at)
+            if announce.oversize(self._announcer, messages) is None:
+                break
+        decided.messages += messages
+        return value
 
     def _outcome(self, unit: Unit, status: Status, value: bytes, at: datetime) -> list[Message]:
         kind = "parked" if status is Status.PARKED else "outcome"
@@ -361,7 +363,7 @@ def _known(at: datetime | None) -> datetime:
 
 
 def _as_json(problem: Problem | None) -> str | None:
-    return None if problem is None else orjson.dumps(problem.as_json()).decode()
+    return None if problem is None else orjson.dumps(problem.as_record()).decode()
 
 
 def _problem(raw: str | None) -> Problem | None:
