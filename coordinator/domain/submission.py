@@ -86,7 +86,7 @@ class DeadLetter:
 Reading = DeadLetter | RefusedEarly | Cancel | Submission
 
 
-def read(  # noqa: PLR0917 - in the order in which they are looked at
+def read(
     record_value: bytes | None,
     headers: Sequence[tuple[str, bytes | None]],
     mapping: Mapping,

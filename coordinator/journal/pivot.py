@@ -265,17 +265,21 @@ class JournalPivot:
         that takes less than the one it was sent to.
         """
         at = _known(decided.at)
-        for metadata in (unit.metadata, None):
-            value = announce.outcome_value(
-                announce.Verdict(
-                    unit.id, unit.digest, status, (problem,), (), unit.received_at, at, metadata
-                )
-            )
-            messages = self._outcome(unit, status, value, at)
-            if announce.oversize(self._announcer, messages) is None:
-                break
+        value, messages = self._told(unit, status, problem, at, unit.metadata)
+        if announce.oversize(self._announcer, messages) is not None:
+            value, messages = self._told(unit, status, problem, at, None)
         decided.messages += messages
         return value
+
+    def _told(
+        self, unit: Unit, status: Status, problem: Problem, at: datetime, metadata: bytes | None
+    ) -> tuple[bytes, list[Message]]:
+        value = announce.outcome_value(
+            announce.Verdict(
+                unit.id, unit.digest, status, (problem,), (), unit.received_at, at, metadata
+            )
+        )
+        return value, self._outcome(unit, status, value, at)
 
     def _outcome(self, unit: Unit, status: Status, value: bytes, at: datetime) -> list[Message]:
         kind = "parked" if status is Status.PARKED else "outcome"
