@@ -1,0 +1,155 @@
+"""Loading the settings: gather the sources, judge everything, and tell all mistakes at once.
+
+Owns the order of the sources (DESIGN 2.5). When anything is wrong, the entities' files are judged
+as well, so that an operator sees every mistake that can be known without a server (F35).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from coordinator.domain.entity import StoreKind
+from coordinator.domain.errors import ConfigurationInvalid
+from coordinator.mapping.reading import entity_mistakes
+from coordinator.settings.models import SECTIONS, STORE_MODELS, Section, Settings, Store
+from coordinator.settings.redaction import Redactor, passwords_of
+from coordinator.settings.relations import Valid, mistakes
+from coordinator.settings.sources import (
+    CONFIG_VARIABLE,
+    DEFAULT_CONFIG,
+    Tree,
+    add_environment,
+    add_overrides,
+    add_secrets_files,
+)
+from coordinator.toml_reading import Place, findings, hint, read_toml
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_STORE_NAME_MAX: Final = 63
+_NO_OVERRIDES: Final[Mapping[str, object]] = {}
+
+
+def load_settings(
+    config: Path | None,
+    overrides: Mapping[str, object] = _NO_OVERRIDES,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Load the settings from all sources; raise `ConfigurationInvalid` with every mistake.
+
+    ``config`` None means ``COORDINATOR_CONFIG``, else ``config/coordinator.toml``. ``overrides``
+    maps dotted names (``kafka.group_id``) to texts or values.
+    """
+    path = Path(config or environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
+    tree = Tree(path, read_toml(path))
+    add_secrets_files(tree, environ)
+    add_environment(tree, environ)
+    add_overrides(tree, overrides)
+    entities = _entities(tree)
+    sections = _sections(tree)
+    stores = _stores(tree)
+    kinds = _kinds(tree)
+    for at, sentence in mistakes(Valid(sections, stores, kinds)):
+        tree.wrong(at, sentence)
+    if tree.mistakes:
+        if entities is not None:
+            tree.mistakes += entity_mistakes(entities, _store_kinds(kinds))
+        mask = Redactor(_secrets(tree.values))
+        raise ConfigurationInvalid([mask(mistake) for mistake in tree.mistakes])
+    return Settings.model_validate({**sections, "entities": entities, "stores": stores})
+
+
+def _entities(tree: Tree) -> Path | None:
+    """Judge the names at the top, and give the path of the mapping."""
+    known = ("entities", *SECTIONS, "stores")
+    for name in tree.values:
+        if name not in known:
+            tree.wrong((name,), "is not known" + hint(name, known))
+    given = tree.values.get("entities", "entities.toml")
+    if not isinstance(given, str | Path) or not str(given):
+        tree.wrong(("entities",), "must be a string, the path of a file or folder")
+        return None
+    return tree.file.parent / given
+
+
+def _sections(tree: Tree) -> dict[str, Section]:
+    valid: dict[str, Section] = {}
+    for name, model in SECTIONS.items():
+        section = _judged(tree, (name,), model, tree.values.get(name, {}))
+        if section is not None:
+            valid[name] = section
+    return valid
+
+
+def _stores(tree: Tree) -> dict[str, Store]:
+    given = tree.values.get("stores", {})
+    if not isinstance(given, dict):
+        tree.wrong(("stores",), "must be a table of stores")
+        return {}
+    if not given:
+        tree.wrong(("stores",), "names no store; at least one is needed")
+    valid: dict[str, Store] = {}
+    for name, table in given.items():
+        store = _store(tree, name, table)
+        if store is not None:
+            valid[name] = store
+    return valid
+
+
+def _store(tree: Tree, name: str, table: object) -> Store | None:
+    at = ("stores", name)
+    if not name.replace("_", "").replace("-", "").isalnum() or len(name) > _STORE_NAME_MAX:
+        tree.wrong(at, f"a store's name is 1 to {_STORE_NAME_MAX} letters, digits, _ and -")
+        return None
+    if not isinstance(table, dict):
+        tree.wrong(at, "must be a table")
+        return None
+    kind = table.get("kind")
+    model = STORE_MODELS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        tree.wrong((*at, "kind"), _KIND_MISSING if kind is None else _KIND_WRONG)
+        return None
+    return _judged(tree, at, model, table)
+
+
+_KIND_MISSING: Final = 'is missing; it must be "postgresql" or "mongodb"'
+_KIND_WRONG: Final = 'must be "postgresql" or "mongodb"'
+
+
+def _judged(tree: Tree, at: Place, model: type[ModelT], table: object) -> ModelT | None:
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        for below, sentence in findings(error, tuple(model.model_fields)):
+            tree.wrong((*at, *below), sentence)
+    return None
+
+
+def _kinds(tree: Tree) -> dict[str, str | None]:
+    """Give every store that is named, with its kind if that is legible."""
+    given = tree.values.get("stores")
+    if not isinstance(given, dict):
+        return {}
+    kinds: dict[str, str | None] = {}
+    for name, table in given.items():
+        kind = table.get("kind") if isinstance(table, dict) else None
+        kinds[name] = kind if isinstance(kind, str) and kind in STORE_MODELS else None
+    return kinds
+
+
+def _store_kinds(kinds: Mapping[str, str | None]) -> dict[str, StoreKind | None]:
+    return {name: None if kind is None else StoreKind(kind) for name, kind in kinds.items()}
+
+
+def _secrets(values: Any) -> list[str]:
+    """Give the passwords in any string that looks like an address, wherever it was written."""
+    if isinstance(values, dict):
+        return [secret for pair in values.items() for each in pair for secret in _secrets(each)]
+    if isinstance(values, list | tuple):
+        return [secret for each in values for secret in _secrets(each)]
+    return list(passwords_of(values)) if isinstance(values, str) else []
