@@ -11,6 +11,7 @@ leave with exit code 0 within 30 s, and must have logged no error that was not e
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ async def make_world(
     `entities` is merged into the mapping; with ``start=False`` only its databases and
     configuration are made.
     """
-    made: list[World] = []
+    made = AsyncExitStack()
 
     async def make(
         overrides: dict[str, Any] | None = None,
@@ -73,13 +74,12 @@ async def make_world(
         start: bool = True,
     ) -> World:
         one = World(all_servers, tmp_path_factory.mktemp("world"))
-        made.append(one)
+        made.push_async_callback(one.close)
         merge(one.entities, entities or {})
         await one.prepare(overrides)
         if start:
             await one.start()
         return one
 
-    yield make
-    for one in made:
-        await one.close()
+    async with made:
+        yield make

@@ -169,15 +169,17 @@ class Topics:
         headers: Sequence[Header] = (),
         partition: int | None = None,
         topic: str | None = None,
+        timestamp_ms: int | None = None,
     ) -> Place:
         """Put one record on the units' topic and give its place."""
-        sent = await self._send(value, key, headers, partition, topic)
+        where = {"topic": topic or self.units, "partition": partition}
+        sent = await self._send(value, key, headers, **where, timestamp_ms=timestamp_ms)
         at = await sent
         return Place(at.topic, at.partition, at.offset, at.timestamp)
 
     async def submit_all(self, values: Iterable[Value], *, key: str | None = None) -> list[Place]:
         """Put many records, in this order, and give their places."""
-        sent = [await self._send(value, key, (), None, None) for value in values]
+        sent = [await self._send(value, key, (), topic=self.units) for value in values]
         metadata = [await each for each in sent]
         return [Place(at.topic, at.partition, at.offset, at.timestamp) for at in metadata]
 
@@ -186,16 +188,14 @@ class Topics:
         value: Value,
         key: bytes | str | None,
         headers: Sequence[Header],
-        partition: int | None,
-        topic: str | None,
+        **where: Any,
     ) -> asyncio.Future[Any]:
         assert self._producer is not None, "the topics are not open"
         future: asyncio.Future[Any] = await self._producer.send(
-            topic or self.units,
-            encoded(value),
+            value=encoded(value),
             key=key.encode() if isinstance(key, str) else key,
             headers=list(headers),
-            partition=partition,
+            **where,
         )
         return future
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -140,17 +140,15 @@ class World:
 
     async def close(self) -> None:
         """Stop the daemon, which must go well, and take everything away."""
-        try:
+        async with AsyncExitStack() as last_first:
+            last_first.callback(self._mongo.close)
+            last_first.push_async_callback(self._drop)
+            for connection in self._connections:
+                last_first.callback(connection.terminate)
+            last_first.push_async_callback(self.topics.close)
+            last_first.callback(self.daemon.kill)
             if self.daemon.exit_code() is None:
                 await self.daemon.stop()
-        finally:
-            self.daemon.kill()
-            await self.topics.close()
-            for connection in self._connections:
-                with suppress(Exception):  # a test may have broken it
-                    await connection.close(timeout=2)
-            await self._drop()
-            self._mongo.close()
 
     async def _drop(self) -> None:
         admin = await asyncpg.connect(self._admin_dsn)
