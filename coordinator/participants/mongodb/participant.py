@@ -1,0 +1,433 @@
+"""The participant of a MongoDB store.
+
+One method is one transaction; each begins by writing the lane's fence (see `transactions`). `apply`
+reads the documents again inside it, decides, writes, and inserts one undo record per unit beside
+the writes; `compensate` undoes from those records or plants tombstones. They stand one above the
+other below. A batch takes as many round trips as it has collections and kinds of writes, and five.
+
+What can go wrong, and what is true then: an error before the commit leaves nothing. A commit
+without an answer is `ResultUnknown`: the next `apply` finds the undo record or not, and the
+tombstone of a `compensate` has the same ``_id`` as that record, so that only one of them can be
+(rule 1). A document in a stranger's transaction is `StoreBusy` at once, because MongoDB does not
+wait there. I1, I3, I6, I9, I11.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from coordinator.domain.decide import Image, ImageKey
+from coordinator.domain.errors import (
+    BatchRefused,
+    ErrorCode,
+    InvariantViolated,
+    Problem,
+    StoreBusy,
+    StoreUnavailable,
+)
+from coordinator.domain.operation import Unit
+from coordinator.domain.publishing import Done
+from coordinator.engine.ports import Applied, Undone
+from coordinator.participants.mongodb import bookkeeping
+from coordinator.participants.mongodb.bookkeeping import UNDO, Catalog
+from coordinator.participants.mongodb.branches import (
+    Branch,
+    Documents,
+    decide,
+    documents_by_match,
+    wanted,
+)
+from coordinator.participants.mongodb.driver import Driver
+from coordinator.participants.mongodb.errors import (
+    DRIVER_ERRORS,
+    DUPLICATE_KEY,
+    of_reply,
+    translate,
+    violation,
+)
+from coordinator.participants.mongodb.takeover import Takeover
+from coordinator.participants.mongodb.transactions import WORKER_LANE, Transaction, Transactions
+from coordinator.participants.mongodb.undo import (
+    DocumentKey,
+    decide_undo,
+    document_key,
+    undo_problem,
+)
+from coordinator.participants.mongodb.undo_record import (
+    Identity,
+    KeyUndo,
+    StoredUndo,
+    UndoState,
+    read_record,
+    record_id,
+    tombstone,
+)
+from coordinator.participants.mongodb.writes import (
+    DocumentWrite,
+    Statement,
+    WriteKind,
+    grouped,
+    in_order,
+)
+
+TRANSACTION_TIMEOUT_SECONDS: Final = 5.0
+_BATCH_BYTES_MAX: Final = 64 * 1024 * 1024
+_SWEEP_IDS_MAX: Final = 5_000
+_TOMBSTONE_BYTES: Final = 1_024
+
+
+class MongodbParticipant:
+    """Applies and undoes branches in one MongoDB database; see `coordinator.engine.ports`.
+
+    ``driver`` is from `coordinator.participants.mongodb.driver.open_driver`.
+    ``transaction_timeout_seconds`` bounds a transaction; it must stay well under the lease.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        driver: Driver,
+        journal_id: str,
+        *,
+        transaction_timeout_seconds: float = TRANSACTION_TIMEOUT_SECONDS,
+    ) -> None:
+        self._store = store
+        self._driver = driver
+        self._journal_id = journal_id
+        self._timeout_seconds = transaction_timeout_seconds
+        self._worker = 0
+        self._transactions = Transactions(driver, store, journal_id, transaction_timeout_seconds)
+        self._takeover = Takeover(driver, store, journal_id)
+
+    @property
+    def store(self) -> str:
+        """The store's name in the configuration."""
+        return self._store
+
+    async def prepare(self, collections: Collection[str] = ()) -> None:
+        """Make our collections, and these, where they are missing (F35, F37).
+
+        Raises `ConfigurationInvalid` for a server without transactions.
+        """
+        await bookkeeping.prepare(self._driver, self._store, collections)
+
+    async def catalog(self) -> Catalog:
+        """Read what a mapping is compared with."""
+        return await bookkeeping.read_catalog(self._driver, self._store)
+
+    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+        """Read the images of all keys of these units' branches here, outside any transaction.
+
+        Majority reads at the primary: our own earlier commits are in them, because each of those
+        waited for a majority, and nothing that a failover could take back.
+        """
+        documents = Documents()
+        try:
+            for each in wanted(self._store, units):
+                command = {
+                    "find": each.shape.collection,
+                    "filter": each.condition(),
+                    "readConcern": {"level": "majority"},
+                    "maxTimeMS": int(self._timeout_seconds * 1000),
+                }
+                documents.take(each, await self._driver.find(command))
+        except DRIVER_ERRORS as error:
+            raise translate(self._store, error) from error
+        return documents.images
+
+    # --- apply ----------------------------------------------------------------------------------
+
+    async def apply(self, lane: int, units: Sequence[Unit]) -> Applied:
+        """Apply the branches in one transaction, with an undo record per unit.
+
+        Durable on return: what ``done`` tells. Raises `BatchRefused` and `StoreBusy`, after
+        which nothing of the batch is applied by this call.
+        """
+        try:
+            return await self._apply(lane, units, precisely=False)
+        except _WriteRefused:
+            return await self._apply(lane, units, precisely=True)
+
+    async def _apply(self, lane: int, units: Sequence[Unit], *, precisely: bool) -> Applied:
+        async with self._transactions.begin(lane) as transaction:
+            found = await self._found(transaction, units)
+            fresh = [unit for unit in units if unit.id not in found] if found else units
+            documents = Documents()
+            for each in wanted(self._store, fresh):
+                raws = await transaction.find(each.shape.collection, each.condition())
+                documents.take(each, raws)
+            branches, refused = decide(self._store, self._identity(), fresh, documents)
+            self._check_size(branches)
+            if precisely:
+                statements = in_order(w for each in branches for w in each.writes_in_order())
+            else:
+                statements = grouped(w for each in branches for w in each.net_writes())
+            await self._write(transaction, statements, fresh)
+            await self._record(transaction, (each.record_write() for each in branches))
+        done = {each.unit.seq: each.done for each in branches}
+        blocked = self._take(units, found, done, refused)
+        return Applied(done=done, refused=refused, blocked=blocked)
+
+    def _take(
+        self,
+        units: Sequence[Unit],
+        found: Mapping[str, StoredUndo],
+        done: dict[int, tuple[Done, ...]],
+        refused: dict[int, Problem],
+    ) -> frozenset[int]:
+        """Take the branches that an earlier attempt has ended (rule 7); return the blocked."""
+        blocked = set()
+        for unit in units if found else ():
+            stored = found.get(unit.id)
+            if stored is None:
+                continue
+            if stored.digest != unit.digest:
+                refused[unit.seq] = Problem(
+                    ErrorCode.ID_REUSED,
+                    f"Store {self._store} holds an undo record of another content under this id, "
+                    "left by a unit that the journal does not know any more.",
+                    path="id",
+                )
+            elif stored.state is UndoState.APPLIED:
+                done[unit.seq] = stored.done()
+            else:
+                blocked.add(unit.seq)
+        return frozenset(blocked)
+
+    def _check_size(self, branches: Sequence[Branch]) -> None:
+        size_bytes = sum(len(each.record) for each in branches)
+        if len(branches) > 1 and size_bytes > _BATCH_BYTES_MAX:
+            raise StoreBusy(self._store, "the batch has too many bytes for one transaction")
+
+    # --- compensate -----------------------------------------------------------------------------
+
+    async def compensate(self, lane: int, units: Sequence[Unit]) -> Mapping[int, Undone]:
+        """Undo the branches, in one transaction if no stranger is in the way.
+
+        Plants a tombstone where nothing was applied. Durable on return: what the result tells;
+        units that are missing in it were busy. Raises `BatchRefused`, after which nothing was
+        undone by this call.
+        """
+        result: dict[int, Undone] = {}
+        ends_at = time.monotonic() + 2 * self._timeout_seconds
+        parts = [units]
+        while parts:
+            part = parts.pop(0)
+            try:
+                result.update(await self._compensate_part(lane, part))
+            except StoreBusy:
+                middle = len(part) // 2
+                if middle and time.monotonic() < ends_at:
+                    parts[:0] = [part[:middle], part[middle:]]
+            except BatchRefused:
+                if not result:
+                    raise
+                # What is undone stays so; the refusal is told when the rest is tried again.
+        return result
+
+    async def _compensate_part(self, lane: int, units: Sequence[Unit]) -> Mapping[int, Undone]:
+        try:
+            return await self._compensate(lane, units, precisely=False)
+        except _WriteRefused:
+            return await self._compensate(lane, units, precisely=True)
+
+    async def _compensate(
+        self, lane: int, units: Sequence[Unit], *, precisely: bool
+    ) -> Mapping[int, Undone]:
+        async with self._transactions.begin(lane) as transaction:
+            found = await self._found(transaction, units)
+            work = _Compensation()
+            for unit in units:
+                stored = found.get(unit.id)
+                if stored is None:
+                    work.missing.append(unit)
+                    work.result[unit.seq] = Undone(wrote=False)
+                elif stored.digest != unit.digest:
+                    # Of another content: nothing of this unit is here, and nothing can come.
+                    work.result[unit.seq] = Undone(wrote=False)
+                elif stored.state is UndoState.APPLIED:
+                    work.applied.append((unit, stored))
+                else:
+                    work.result[unit.seq] = Undone(wrote=stored.wrote)
+            if work.applied:
+                await self._undo_applied(transaction, work)
+                statements = (in_order if precisely else grouped)(work.writes)
+                await self._write(transaction, statements, units)
+                await self._mark_undone(transaction, work.undone)
+            identity = self._identity()
+            await self._record(
+                transaction,
+                (
+                    DocumentWrite(
+                        unit.seq,
+                        0,
+                        UNDO,
+                        WriteKind.INSERT,
+                        tombstone(identity, unit),
+                        _TOMBSTONE_BYTES,
+                    )
+                    for unit in work.missing
+                ),
+            )
+        return work.result
+
+    async def _undo_applied(self, transaction: Transaction, work: _Compensation) -> None:
+        keys_of = {unit.seq: stored.keys() for unit, stored in work.applied}
+        documents = await self._current(transaction, keys_of)
+        # The last applied is the first undone.
+        for unit, stored in reversed(work.applied):
+            decided = decide_undo(unit, keys_of[unit.seq], documents)
+            if isinstance(decided, Problem):
+                work.result[unit.seq] = Undone(wrote=True, problem=decided)
+                continue
+            work.result[unit.seq] = Undone(wrote=stored.wrote)
+            work.undone.append(unit.id)
+            work.writes += decided
+
+    async def _current(
+        self, transaction: Transaction, keys_of: Mapping[int, Sequence[KeyUndo]]
+    ) -> Mapping[DocumentKey, bytes | None]:
+        """Read the documents of all keys as they are now."""
+        by_collection: dict[str, dict[Hashable, Any]] = {}
+        for keys in keys_of.values():
+            for key in keys:
+                collection, match = document_key(key)
+                by_collection.setdefault(collection, {})[match] = key.key
+        documents: dict[DocumentKey, bytes | None] = {}
+        for collection, wanted_keys in by_collection.items():
+            condition = {"_id": {"$in": list(wanted_keys.values())}}
+            found = documents_by_match(await transaction.find(collection, condition))
+            for match in wanted_keys:
+                documents[collection, match] = found.get(match)
+        return documents
+
+    async def _mark_undone(self, transaction: Transaction, unit_ids: Sequence[str]) -> None:
+        if not unit_ids:
+            return
+        ids = [record_id(self._journal_id, unit_id) for unit_id in unit_ids]
+        update = {
+            "q": {"_id": {"$in": ids}, "state": UndoState.APPLIED.value},
+            "u": {"$set": {"state": UndoState.UNDONE.value}},
+            "multi": True,
+        }
+        reply = await transaction.run({"update": UNDO, "updates": [update]})
+        if reply["n"] != len(ids):
+            raise InvariantViolated(f"{self._store}: an undo record was no longer applied")
+
+    # --- what both need -------------------------------------------------------------------------
+
+    def _identity(self) -> Identity:
+        return Identity(self._journal_id, self._worker, datetime.now(UTC))
+
+    async def _found(
+        self, transaction: Transaction, units: Sequence[Unit]
+    ) -> dict[str, StoredUndo]:
+        """Read the undo records and tombstones of these units, by unit id."""
+        ids = [record_id(self._journal_id, unit.id) for unit in units]
+        return dict(map(read_record, await transaction.find(UNDO, {"_id": {"$in": ids}})))
+
+    async def _write(
+        self, transaction: Transaction, statements: Iterable[Statement], units: Sequence[Unit]
+    ) -> None:
+        for statement in statements:
+            reply = await transaction.run(statement.command())
+            errors = reply.get("writeErrors")
+            if errors:
+                raise self._refusal(reply, statement, errors[0], units)
+            if reply["n"] != len(statement.writes):
+                raise StoreBusy(self._store, "a document has gone since it was read")
+
+    def _refusal(
+        self,
+        reply: Mapping[str, Any],
+        statement: Statement,
+        error: Mapping[str, Any],
+        units: Sequence[Unit],
+    ) -> Exception:
+        """Name the unit whose write the store refused."""
+        general = of_reply(self._store, reply)
+        if not isinstance(general, BatchRefused):
+            return general
+        write = statement.writes[error["index"]]
+        unit = next(each for each in units if each.seq == write.seq)
+        operation = unit.plan.operations[write.position]
+        code, what = violation(error, statement.collection) or (
+            general.problem.code,
+            f"the store refused it with error {error.get('code')}",
+        )
+        problem = undo_problem(
+            unit,
+            write.position,
+            code,
+            f"{operation.kind.value} of {operation.entity} {operation.key_text}: {what}.",
+        )
+        return _WriteRefused(self._store, problem, {unit.seq: problem})
+
+    async def _record(self, transaction: Transaction, writes: Iterable[DocumentWrite]) -> None:
+        for statement in in_order(writes):
+            reply = await transaction.run(statement.command())
+            errors = reply.get("writeErrors")
+            if errors and errors[0].get("code") == DUPLICATE_KEY:
+                seq = statement.writes[errors[0]["index"]].seq
+                raise StoreBusy(
+                    self._store, "the unit is being ended at the same time", frozenset({seq})
+                )
+            if errors:
+                raise of_reply(self._store, reply)
+
+    # --- duties ---------------------------------------------------------------------------------
+
+    async def enrol(self, worker: int, lanes: int) -> None:
+        """Make this worker's fences (and our collections, if need be). Raises `Fenced`."""
+        await self.prepare()
+        await self._transactions.enrol(worker, lanes)
+        self._worker = worker
+
+    async def fence(self, worker: int) -> None:
+        """Fence another worker: when this returns, no transaction of it can commit here (I9)."""
+        await self.prepare()
+        await self._takeover.fence(worker)
+
+    async def sweep(self, unit_ids: Sequence[str]) -> None:
+        """Delete the undo records and tombstones of units that are final for long."""
+        for start in range(0, len(unit_ids), _SWEEP_IDS_MAX):
+            part = unit_ids[start : start + _SWEEP_IDS_MAX]
+            ids = [record_id(self._journal_id, unit_id) for unit_id in part]
+            deletion = {"q": {"_id": {"$in": ids}}, "limit": 0}
+            async with self._transactions.begin(WORKER_LANE) as transaction:
+                reply = await transaction.run({"delete": UNDO, "deletes": [deletion]})
+                if reply.get("writeErrors"):
+                    raise of_reply(self._store, reply)
+
+    async def ping(self) -> None:
+        """Answer if the store is reachable and writable; else raise `StoreUnavailable`."""
+        try:
+            hello = await self._driver.run({"hello": 1, "maxTimeMS": 2_000})
+        except DRIVER_ERRORS as error:
+            raise translate(self._store, error) from error
+        if not hello.get("isWritablePrimary"):
+            raise StoreUnavailable(self._store, "the server takes no writes (no primary?)")
+
+    async def close(self) -> None:
+        """Let connections go, in bounded time."""
+        await self._transactions.close()
+        await self._driver.close()
+
+
+class _WriteRefused(BatchRefused):
+    """A write of a batch was refused, and it is known whose."""
+
+
+@dataclass(slots=True)
+class _Compensation:
+    """A compensation in the making."""
+
+    result: dict[int, Undone] = field(default_factory=dict)
+    missing: list[Unit] = field(default_factory=list)
+    applied: list[tuple[Unit, StoredUndo]] = field(default_factory=list)
+    undone: list[str] = field(default_factory=list)
+    writes: list[DocumentWrite] = field(default_factory=list)

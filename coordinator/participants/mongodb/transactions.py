@@ -1,0 +1,298 @@
+"""Transactions of one worker, each of which writes its lane's fence first (rule 3, I9).
+
+::
+
+    _coordinator_fences    <journal>/<worker>/-1   the worker: stays, fenced, for ever
+                           <journal>/<worker>/0    lane 0: {fenced, n, sessions: [session id, ...]}
+
+A fence that is only read is no fence: snapshots do not conflict on reads. So a transaction begins
+with ``$inc`` on its lane's document where that is not fenced; whoever takes over writes the same
+document, and one of the two fails. Lanes have documents of their own and so never collide.
+
+A killed client's open transaction lives on in the server, for up to a minute, and holds what it
+has written. So each lane keeps one session, and its id is in the fence document, committed, before
+the first transaction is begun on it: a takeover kills it (rule 5), and so do we ourselves after a
+lost answer, before we try again with a new one.
+
+What can fail: anything before the commit is sent leaves nothing; a commit without an answer is
+sent again, then `ResultUnknown` (I11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from coordinator.domain.errors import (
+    CoordinatorError,
+    Fenced,
+    InvariantViolated,
+    ResultUnknown,
+    StoreBusy,
+    StoreUnavailable,
+)
+from coordinator.participants.mongodb.bookkeeping import FENCES
+from coordinator.participants.mongodb.driver import MAJORITY, Command, Driver, Session
+from coordinator.participants.mongodb.errors import (
+    DRIVER_ERRORS,
+    DUPLICATE_KEY,
+    is_unknown,
+    of_reply,
+    translate,
+    translate_commit,
+)
+
+WORKER_LANE: Final = -1
+"""Stands for the worker: enrolment and sweeps."""
+
+_SESSIONS_MAX: Final = 8
+"""How many session ids a lane remembers: the present one, and lost ones that may still be open."""
+
+
+class Transaction:
+    """An open transaction: commands go through `run` and `find`, within its time."""
+
+    def __init__(self, driver: Driver, store: str, session: Session, ends_at: float) -> None:
+        self._driver = driver
+        self._store = store
+        self._session = session
+        self._ends_at = ends_at
+
+    async def run(self, command: Command) -> Mapping[str, Any]:
+        """Run a command; the reply may tell of ``writeErrors``. Raises our errors."""
+        bounded = {**command, "maxTimeMS": self.left_ms()}
+        try:
+            return await self._driver.run(bounded, self._session)
+        except DRIVER_ERRORS as error:
+            raise translate(self._store, error) from error
+
+    async def find(self, collection: str, where: Mapping[str, Any]) -> list[bytes]:
+        """Find documents, as they are stored."""
+        command = {"find": collection, "filter": where, "maxTimeMS": self.left_ms()}
+        try:
+            return await self._driver.find(command, self._session)
+        except DRIVER_ERRORS as error:
+            raise translate(self._store, error) from error
+
+    def left_ms(self) -> int:
+        """Give the time left; raise `StoreBusy` when it is over (a smaller batch may do)."""
+        left_ms = int((self._ends_at - time.monotonic()) * 1000)
+        if left_ms <= 0:
+            raise StoreBusy(self._store, "the transaction took longer than it may")
+        return left_ms
+
+
+@dataclass(slots=True)
+class _Lane:
+    """A lane's session, and those it has lost."""
+
+    fence: str
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    session: Session | None = None
+    lost: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=_SESSIONS_MAX))
+
+
+class Transactions:
+    """The transactions of the worker that was enrolled here last."""
+
+    def __init__(
+        self, driver: Driver, store: str, journal_id: str, transaction_timeout_seconds: float
+    ) -> None:
+        self._driver = driver
+        self._store = store
+        self._journal_id = journal_id
+        self._timeout_seconds = transaction_timeout_seconds
+        self._worker: int | None = None
+        self._lanes: dict[int, _Lane] = {}
+
+    # --- enrolment ------------------------------------------------------------------------------
+
+    async def enrol(self, worker: int, lanes: int) -> None:
+        """Make the worker's fences; from now on `begin` is about them. Raises `Fenced`."""
+        await self.close()
+        self._worker = worker
+        updates = [self._fence_update(worker, lane) for lane in range(WORKER_LANE, lanes)]
+        session = await self._driver.start_session()
+        try:
+            async with self._in_session(session) as transaction:
+                # One transaction: a takeover writes the worker's document, then looks for lanes.
+                reply = await transaction.run({"update": FENCES, "updates": updates})
+                self._check_enrolled(reply, worker)
+        finally:
+            await session.end()
+
+    def _fence_update(self, worker: int, lane: int) -> dict[str, Any]:
+        return {
+            "q": {"_id": fence_id(self._journal_id, worker, lane), "fenced": {"$ne": True}},
+            "u": {
+                "$setOnInsert": {
+                    "journal": self._journal_id,
+                    "worker": worker,
+                    "lane": lane,
+                    "fenced": False,
+                    "sessions": [],
+                },
+                "$inc": {"n": 1},
+            },
+            "upsert": True,
+        }
+
+    def _check_enrolled(self, reply: Mapping[str, Any], worker: int) -> None:
+        errors = reply.get("writeErrors")
+        if errors and errors[0].get("code") == DUPLICATE_KEY:
+            raise Fenced(f"worker {worker} has been fenced at {self._store}")
+        if errors:
+            raise of_reply(self._store, reply)
+
+    # --- transactions ---------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def begin(self, lane: int) -> AsyncIterator[Transaction]:
+        """Open a transaction and write the lane's fence; commit at the end, abort on any error.
+
+        Durable when it ends without an error. Raises `Fenced`, what the body raises, and
+        `ResultUnknown` when the commit got no answer; after any other error nothing was done.
+        """
+        at = self._lane(lane)
+        async with at.lock:
+            session = await self._session(at)
+            try:
+                async with self._in_session(session) as transaction:
+                    await self._write_fence(transaction, at)
+                    yield transaction
+            except BaseException as error:
+                if not _is_over(error):
+                    await self._lose(at)
+                raise
+
+    async def _write_fence(self, transaction: Transaction, at: _Lane) -> None:
+        update = {"q": _unfenced(at.fence), "u": {"$inc": {"n": 1}}}
+        try:
+            reply = await transaction.run({"update": FENCES, "updates": [update]})
+        except StoreBusy:
+            # Nobody but a takeover and our own lost transactions writes here.
+            await self._kill(at.lost)
+            raise
+        if reply["n"] != 1:
+            raise Fenced(f"worker {self._worker} has been fenced at {self._store}")
+
+    @asynccontextmanager
+    async def _in_session(self, session: Session) -> AsyncIterator[Transaction]:
+        ends_at = time.monotonic() + self._timeout_seconds
+        transaction = Transaction(self._driver, self._store, session, ends_at)
+        try:
+            await session.start(int(self._timeout_seconds * 1000))
+            yield transaction
+        except BaseException:
+            await _finish(session.abort())
+            raise
+        await self._commit(session, ends_at)
+
+    async def _commit(self, session: Session, ends_at: float) -> None:
+        sent_before = False
+        while True:
+            try:
+                await _finish(session.commit())
+                return
+            except DRIVER_ERRORS as error:
+                if is_unknown(error) and time.monotonic() < ends_at:
+                    sent_before = True
+                    continue
+                raise translate_commit(self._store, error, sent_before=sent_before) from error
+
+    # --- sessions -------------------------------------------------------------------------------
+
+    def _lane(self, lane: int) -> _Lane:
+        if self._worker is None:
+            raise InvariantViolated(f"{self._store}: a transaction before the worker was enrolled")
+        at = self._lanes.get(lane)
+        if at is None:
+            at = self._lanes[lane] = _Lane(fence_id(self._journal_id, self._worker, lane))
+        return at
+
+    async def _session(self, at: _Lane) -> Session:
+        if at.session is not None:
+            return at.session
+        # A lost transaction may still hold the fence's document, and nobody is served by that.
+        await self._kill(at.lost)
+        session = await self._driver.start_session()
+        if session.id in at.lost:
+            at.lost.remove(session.id)
+        known = {"$each": [session.id, *at.lost], "$position": 0, "$slice": _SESSIONS_MAX}
+        update = {"q": _unfenced(at.fence), "u": {"$push": {"sessions": known}}}
+        timeout_ms = int(self._timeout_seconds * 1000)
+        try:
+            reply = await self._driver.run(
+                {
+                    "update": FENCES,
+                    "updates": [update],
+                    "writeConcern": {**MAJORITY, "wtimeout": timeout_ms},
+                    "maxTimeMS": timeout_ms,
+                }
+            )
+        except DRIVER_ERRORS as error:
+            await session.end()
+            raise translate(self._store, error) from error
+        if reply.get("writeErrors") or reply.get("writeConcernError"):
+            await session.end()
+            raise of_reply(self._store, reply)
+        if reply["n"] != 1:
+            await session.end()
+            raise Fenced(f"worker {self._worker} has been fenced at {self._store}")
+        at.session = session
+        return session
+
+    async def _lose(self, at: _Lane) -> None:
+        session, at.session = at.session, None
+        if session is not None:
+            at.lost.appendleft(session.id)
+            with suppress(*DRIVER_ERRORS):
+                await session.end()
+
+    async def _kill(self, sessions: deque[Mapping[str, Any]]) -> None:
+        if not sessions:
+            return
+        try:
+            await self._driver.run_on_admin({"killSessions": list(sessions)})
+        except DRIVER_ERRORS as error:
+            raise translate(self._store, error) from error
+
+    async def close(self) -> None:
+        """Give all sessions back."""
+        lanes, self._lanes = self._lanes, {}
+        for at in lanes.values():
+            if at.session is not None:
+                await at.session.end()
+
+
+def fence_id(journal_id: str, worker: int, lane: int) -> str:
+    """Name the fence document of a lane."""
+    return f"{journal_id}/{worker}/{lane}"
+
+
+def _unfenced(fence: str) -> dict[str, Any]:
+    return {"_id": fence, "fenced": {"$ne": True}}
+
+
+def _is_over(error: BaseException) -> bool:
+    """Whether the server has told that it ended the transaction, or was there to be told."""
+    if isinstance(error, StoreUnavailable | ResultUnknown):
+        return False
+    return isinstance(error, CoordinatorError)
+
+
+async def _finish(work: Any) -> None:
+    """Let a commit or an abort come to its end, also when we are cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        raise
