@@ -210,4 +210,6 @@ class Engine:
             self._bell.set()
 
     async def _sweep(self) -> None:
-        await self._sweeping.run_once()
+        # Round after round while there is more, so that it keeps up with any load.
+        while await self._sweeping.run_once():
+            pass

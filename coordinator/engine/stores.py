@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
-from coordinator.domain.errors import Fenced, StoreError
+from coordinator.domain.errors import Fenced, ResultUnknown, StoreError, StoreUnavailable
 from coordinator.engine.clock import Chance, Clock
 from coordinator.engine.observer import Observer
 from coordinator.engine.schedule import Schedule
@@ -41,7 +41,9 @@ class StoreWatch:
         self._alarms = {store: asyncio.Event() for store in probes}
 
     def failed(self, error: StoreError) -> None:
-        """A transaction at this store failed in a way that another may, too."""
+        """A transaction failed; the store is away if another one would fail just the same."""
+        if not isinstance(error, StoreUnavailable | ResultUnknown):
+            return
         alarm = self._alarms.get(error.store)
         if alarm is None or alarm.is_set():
             return

@@ -38,8 +38,8 @@ class Sweeping:
         self._observer = observer
         self._rules = rules
 
-    async def run_once(self) -> int:
-        """Sweep one round at every store, then forget old units; how many units were swept."""
+    async def run_once(self) -> bool:
+        """Sweep one round at every store, then forget old units; whether there is more to do."""
         rules = self._rules
         due = await self._journal.unswept(rules.undo_age_seconds, rules.units_max)
         failed: set[str] = set()
@@ -59,5 +59,5 @@ class Sweeping:
         ]
         if done:
             await self._journal.swept(done)
-        await self._journal.forget(rules.retention_days, rules.units_max)
-        return len(done)
+        forgotten = await self._journal.forget(rules.retention_days, rules.units_max)
+        return rules.units_max in (len(done), forgotten)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 from coordinator import postgres_pool
@@ -17,6 +18,8 @@ from coordinator.engine.ports import AdmissionBatch, Admitted, Partition
 from coordinator.journal.packing import pack
 from coordinator.journal.session import reading, single_statement
 
+_LOCK_KEY_LENGTH_MAX = 500
+_REASON_LENGTH_MAX = 500
 _ADMIT = f"SELECT * FROM coordinator.admit({', '.join(f'${n}' for n in range(1, 28))})"
 
 
@@ -80,15 +83,27 @@ class JournalAdmission:
             [each.traceparent for each in submissions],
             [number for number, _ in locks],
             [lock.entity for _, lock in locks],
-            [lock.key_text for _, lock in locks],
+            [lock_key(lock.key_text) for _, lock in locks],
             [lock.exclusive for _, lock in locks],
             [at[each.origin.topic, each.origin.partition] for each in cancels],
             [each.after for each in cancels],
             [each.origin.offset for each in cancels],
             [each.unit_id for each in cancels],
-            [each.reason for each in cancels],
+            [None if each.reason is None else _storable(each.reason) for each in cancels],
             [each.reply_to for each in cancels],
         )
+
+
+def lock_key(key_text: str) -> str:
+    """Give the key by which a lock is stored: a long one by its hash, as an index has a limit."""
+    if len(key_text) <= _LOCK_KEY_LENGTH_MAX:
+        return key_text
+    return "sha256:" + sha256(key_text.encode()).hexdigest()
+
+
+def _storable(reason: str) -> str:
+    """A reason as PostgreSQL's text can hold it: bounded, and without NUL (I10)."""
+    return reason[:_REASON_LENGTH_MAX].replace("\0", "\ufffd")
 
 
 def _admitted(batch: AdmissionBatch, mapping: EntityMapping, row: Mapping[str, Any]) -> Admitted:

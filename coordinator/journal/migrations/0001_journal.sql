@@ -59,8 +59,8 @@ CREATE TABLE coordinator.units (
     reply_to         text,
     traceparent      text,
     cancel_requested text,                 -- the reason; '' when none was given
-    cause            jsonb,                -- why it is compensating or parked
-    problem          jsonb,                -- why it is parked
+    cause            json,                 -- why it is compensating or parked
+    problem          json,                 -- why it is parked; json, since jsonb takes no \u0000
     outcome          bytea,                -- the published value, once there is one
     finished_at      timestamptz,
     swept            boolean NOT NULL DEFAULT false
@@ -304,7 +304,7 @@ END $$;
 -- The first statement of a pivot: refuse when fenced, lock the rows of the units in order, and
 -- tell how each stands on the journal's clock.
 CREATE FUNCTION coordinator.hold_units(p_worker bigint, p_seqs bigint[])
-RETURNS TABLE (seq bigint, status text, cancel_requested text, cause jsonb, problem jsonb,
+RETURNS TABLE (seq bigint, status text, cancel_requested text, cause json, problem json,
                late boolean, held_at timestamptz)
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -324,8 +324,8 @@ END $$;
 -- what ended released, messages into the outbox. Returns how many rows changed; the caller
 -- checks it against what it meant to change (rule 2).
 CREATE FUNCTION coordinator.conclude(
-    p_worker bigint, p_seqs bigint[], p_from text[], p_to text[], p_causes jsonb[],
-    p_problems jsonb[], p_outcomes bytea[], p_finished_at timestamptz, p_messages bytea
+    p_worker bigint, p_seqs bigint[], p_from text[], p_to text[], p_causes json[],
+    p_problems json[], p_outcomes bytea[], p_finished_at timestamptz, p_messages bytea
 ) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
     v_changed int;
