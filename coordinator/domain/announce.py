@@ -8,7 +8,7 @@ in UTF-8; headers are CloudEvents in binary mode, all of them UTF-8 strings.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,8 @@ from coordinator.domain.publishing import Done, Header, Message
 
 _OVERHEAD_BYTES = 128
 """What a record batch of one adds to its record: 61 bytes of batch and the record's own varints."""
+
+_BRIEF_TEXT_LENGTH = 200
 
 _EFFECT_NAMES = {Effect.CREATED: "created", Effect.UPDATED: "updated", Effect.DELETED: "deleted"}
 _JSON = ("content-type", b"application/json")
@@ -109,8 +111,14 @@ def outcome_messages(
     finished_at: datetime,
     reply_to: str | None,
     traceparent: str | None,
+    shorten: bool = True,
 ) -> list[Message]:
-    """Give the outcome's message, and its copy for an allow-listed reply topic."""
+    """Give the outcome's message, and its copy for an allow-listed reply topic.
+
+    With ``shorten`` a value that its topic could not take loses its metadata, then all details
+    but the first: a decision must be told whatever was attached to the unit (I7), and a message
+    that is refused would hold up its topic. A unit that shall commit is judged unshortened (F26).
+    """
     key = unit_id.encode()
     headers = _headers(
         announcer, ce_id, f"io.coordinator.unit.{status.value}.v1", key, finished_at, traceparent
@@ -118,7 +126,30 @@ def outcome_messages(
     topics = [announcer.outcomes_topic]
     if reply_to is not None and reply_to != announcer.outcomes_topic:
         topics.append(reply_to)
-    return [Message(topic, key, value, headers) for topic in topics]
+    messages = [Message(topic, key, value, headers) for topic in topics]
+    return [_shortened(announcer, each) for each in messages] if shorten else messages
+
+
+def _shortened(announcer: Announcer, message: Message) -> Message:
+    if oversize(announcer, (message,)) is None or message.value is None:
+        return message
+    outcome = orjson.loads(message.value)
+    outcome["metadata"] = None
+    shorter = replace(message, value=orjson.dumps(outcome))
+    error = outcome["error"]
+    if oversize(announcer, (shorter,)) is None or error is None:
+        return shorter
+    outcome["error"] = _brief(error)
+    return replace(message, value=orjson.dumps(outcome))
+
+
+def _brief(error: dict[str, Any]) -> dict[str, Any]:
+    first = {
+        name: value[:_BRIEF_TEXT_LENGTH] if isinstance(value, str) else value
+        for name, value in error.items()
+        if name != "details"
+    }
+    return {**first, "details": [first]}
 
 
 def refused_ce_id(unit_id: str, origin: Origin) -> str:
@@ -266,5 +297,3 @@ def _headers(
 
 def _fragment(text: bytes | None) -> Any:
     return None if text is None else orjson.Fragment(text)
-
-

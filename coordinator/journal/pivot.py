@@ -259,27 +259,15 @@ class JournalPivot:
         decided.ended[unit.seq] = (after, problem)
 
     def _tell(self, decided: _Decided, unit: Unit, status: Status, problem: Problem) -> bytes:
-        """Note the outcome of a unit that did not commit; without its metadata if need be.
-
-        A refusal must be told whatever the sender attached to the unit (I7), also to a topic
-        that takes less than the one it was sent to.
-        """
+        """Note the outcome of a unit that did not commit."""
         at = _known(decided.at)
-        value, messages = self._told(unit, status, problem, at, unit.metadata)
-        if announce.oversize(self._announcer, messages) is not None:
-            value, messages = self._told(unit, status, problem, at, None)
-        decided.messages += messages
-        return value
-
-    def _told(
-        self, unit: Unit, status: Status, problem: Problem, at: datetime, metadata: bytes | None
-    ) -> tuple[bytes, list[Message]]:
         value = announce.outcome_value(
             announce.Verdict(
-                unit.id, unit.digest, status, (problem,), (), unit.received_at, at, metadata
+                unit.id, unit.digest, status, (problem,), (), unit.received_at, at, unit.metadata
             )
         )
-        return value, self._outcome(unit, status, value, at)
+        decided.messages += self._outcome(unit, status, value, at)
+        return value
 
     def _outcome(self, unit: Unit, status: Status, value: bytes, at: datetime) -> list[Message]:
         kind = "parked" if status is Status.PARKED else "outcome"
@@ -292,6 +280,7 @@ class JournalPivot:
             finished_at=at,
             reply_to=unit.reply_to,
             traceparent=unit.traceparent,
+            shorten=status is not Status.COMMITTED,
         )
 
     async def _hold(
