@@ -63,6 +63,11 @@ class Servers:
         for name in names:
             self._begin(name)
 
+    def settle(self) -> None:
+        """Wait until no server is being started; nothing is started for it."""
+        for starting in list(self._starting.values()):
+            starting.exception()
+
     def describe(self) -> str:
         """Return one line: which servers the run has used, and of what kind."""
         if not self._used:
@@ -76,8 +81,7 @@ class Servers:
         if self._stack is not None:
             for server in self._stack.servers:
                 server.give_up()
-        for starting in self._starting.values():
-            starting.exception()  # waits; its error was the test's
+        self.settle()  # an error was the test's
         if self._stack is not None:
             self._stack.down()
         for close in self._closers:

@@ -12,6 +12,10 @@ LOWEST = 15_000
 HIGHEST = 31_000
 ATTEMPTS_MAX = 200
 
+# The system's own chance: a start-up thread must neither disturb the sequence that somebody has
+# seeded for a reproducible run, nor follow it onto another stack's ports.
+_CHANCE = random.SystemRandom()
+
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port now."""
@@ -32,7 +36,7 @@ def free_port() -> int:
     loses the race anyway asks again.
     """
     for _ in range(ATTEMPTS_MAX):
-        port = random.randint(LOWEST, HIGHEST)
+        port = _CHANCE.randint(LOWEST, HIGHEST)
         if is_free(port):
             return port
     raise OSError(f"no free port found between {LOWEST} and {HIGHEST}")

@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 from coordinator.devstack.errors import DevstackUnavailable
+from coordinator.devstack.processes import environment
 
 OTHER_USER = "nobody"
 
@@ -49,7 +50,10 @@ def _prefix_below_root() -> list[str]:
     identity = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
     # A container may have dropped the capability; then the folders must be passable as they are.
     for prefix in ([setpriv, *identity, *PASS_THROUGH], [setpriv, *identity]):
-        if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
+        tried = subprocess.run(
+            [*prefix, "true"], env=environment(), capture_output=True, check=False
+        )
+        if tried.returncode == 0:
             return prefix
     raise DevstackUnavailable(
         f"PostgreSQL refuses to run as root, and this process may not become {OTHER_USER!r}.",

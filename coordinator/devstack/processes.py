@@ -1,5 +1,6 @@
 """Small facts about processes that `psutil` leaves to its callers, and their failures in words."""
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +12,17 @@ from coordinator.devstack.errors import DevstackUnavailable
 POLL_SECONDS = 0.03
 LOG_LINES_SHOWN = 8
 LOG_COLUMNS_SHOWN = 300
+
+
+def environment() -> dict[str, str]:
+    """Return a copy of the environment, to be given to every process that is started.
+
+    Servers are started from threads. Without a copy of its own a new process reads the C library's
+    `environ` at the very end, in `execve`; a thread that sets a variable at that moment (pytest
+    does, twice per test) moves that array away, and the start fails with EFAULT.
+    """
+    # One by one: a variable may go between the listing and the look.
+    return {name: value for name in list(os.environ) if (value := os.environ.get(name)) is not None}
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -57,7 +69,13 @@ def run_once(command: list[str], *, cwd: Path, log: Path, what: str) -> None:
     """
     with open(log, "ab") as output:
         run = subprocess.run(
-            command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
+            command,
+            cwd=cwd,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            check=False,
         )
     if run.returncode != 0:
         raise failed(f"{what} failed (exit code {run.returncode}).", log)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.devstack.errors import DevstackUnavailable
+from coordinator.devstack.processes import environment
 
 POSTGRESQL_OLDEST = 14
 MONGODB_OLDEST = 5
@@ -114,7 +115,14 @@ def _major(program: Program) -> int:
 def _version_of(path: Path, flag: str) -> str:
     """Ask a program for its version; what keeps it from running is told in its own words."""
     try:
-        run = subprocess.run([path, flag], capture_output=True, text=True, check=False, timeout=30)
+        run = subprocess.run(
+            [path, flag],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DevstackUnavailable(f"{path.name} does not run: {error}.", INSTALL_EXTRA) from error
     found = re.search(r"(\d+)(\.\d+)*", run.stdout + run.stderr)

@@ -27,6 +27,7 @@ from coordinator.devstack import ports
 from coordinator.devstack.errors import DevstackUnavailable
 from coordinator.devstack.processes import (
     POLL_SECONDS,
+    environment,
     failed,
     is_alive,
     wait_until_frozen,
@@ -205,6 +206,7 @@ class LocalServer(ABC):
             ],
             stdin=subprocess.DEVNULL if self.detached else subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env=environment(),
             start_new_session=True,
         )
         self._process = self._reported_process(self._child)

@@ -1,6 +1,9 @@
 """The devstack's decisions that need no server: which program, which port, what is noted."""
 
+import os
 import socket
+import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,10 +11,13 @@ import pytest
 
 from coordinator.devstack import Devstack, DevstackUnavailable, jars, ports, programs, state
 from coordinator.devstack.kafka import new_cluster_id
+from coordinator.devstack.processes import environment
+from tests.conftest import SERVERS
 
 
 @pytest.fixture(autouse=True)
-def search_anew() -> Iterator[None]:
+def search_anew(pytestconfig: pytest.Config) -> Iterator[None]:
+    pytestconfig.stash[SERVERS].settle()  # a server that starts meanwhile would find our programs
     finders = (programs.postgresql, programs.mongodb, programs.java)
     for finder in finders:
         finder.cache_clear()
@@ -111,6 +117,28 @@ def test_ports_lie_below_those_of_outgoing_connections() -> None:
     if not setting.exists():
         pytest.skip("only Linux says where its range begins")
     assert int(setting.read_text().split()[0]) > ports.HIGHEST
+
+
+def test_processes_start_while_the_environment_changes() -> None:
+    failures: list[Exception] = []
+    done = threading.Event()
+
+    def start_many() -> None:
+        try:
+            for _ in range(150):
+                subprocess.run(["true"], env=environment(), check=True)
+        except Exception as error:
+            failures.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=start_many).start()
+    length = 0
+    while not done.is_set():
+        length = (length + 1) % 200
+        os.environ["COORDINATOR_TEST_CHANGING"] = "x" * length
+        del os.environ["COORDINATOR_TEST_CHANGING"]
+    assert failures == []
 
 
 def test_state_reads_back_what_was_written(tmp_path: Path) -> None:
