@@ -21,8 +21,9 @@ from coordinator.mapping import (
     resolve,
     tables_of,
 )
-from coordinator.participants.mongo_interim.driver import Driver, MongodbServerView, open_driver
-from coordinator.participants.mongo_interim.participant import MongodbParticipant
+from coordinator.participants.mongodb.bookkeeping import MongodbServerView
+from coordinator.participants.mongodb.driver import Driver, open_driver
+from coordinator.participants.mongodb.participant import MongodbParticipant
 from coordinator.participants.postgresql.participant import PostgresParticipant
 from coordinator.participants.postgresql.tables import Tables
 from coordinator.settings import MongodbStore, PostgresqlStore, Settings
