@@ -260,6 +260,31 @@ def test_a_key_that_is_not_unique_by_itself() -> None:
     assert mistake.startswith("e.toml: account.key: column id must be PRIMARY KEY or UNIQUE")
 
 
+@pytest.mark.parametrize(
+    ("column", "why"),
+    [
+        (replace(ID, generated=True), "column id is generated, so it cannot be given"),
+        (
+            replace(ID, same_text_same_value=False),
+            "the collation of column id is not deterministic, so different keys could be one row",
+        ),
+    ],
+)
+def test_keys_that_cannot_name_one_row(column: LiveColumn, why: str) -> None:
+    # The key is read_only, as a generated column must be, so that only its being a key is wrong.
+    key = field("id", T.INTEGER, read_only=True)
+    each = replace(ACCOUNT, fields={**ACCOUNT.fields, "id": key})
+    live = table("accounts", [column, MONEY, VERSION])
+    assert mistakes(declared(each), ledger=relational(live)) == [f"e.toml: account.key: {why}"]
+
+
+def test_a_table_with_heirs_has_no_unique_key() -> None:
+    assert mistakes(declared(ACCOUNT), ledger=relational(account_with(has_children=True))) == [
+        "e.toml: account.table: public.accounts has tables that inherit from it, where its key is "
+        "not unique"
+    ]
+
+
 def test_partitioned_tables_are_tables() -> None:
     assert resolved(ACCOUNT, account_with(kind="p")).warnings == ()
 
