@@ -221,8 +221,11 @@ class Outbox(Protocol):
     async def delete(self, rows: Sequence[int]) -> None:
         """Delete rows whose messages were all acknowledged or set aside."""
 
-    async def set_aside(self, rows: Sequence[int], topic: str, messages: Sequence[Message]) -> None:
-        """Keep messages of a topic that refuses, in their order, under that topic's own queue."""
+    async def set_aside(self, topic: str, messages: Sequence[Message]) -> None:
+        """Keep messages of a topic that refuses, in their order, under that topic's own queue.
+
+        Their rows stay until they are deleted: a crash in between sets them aside twice.
+        """
 
     async def claim_aside(self, topic: str, limit: int) -> Sequence[tuple[int, Message]]:
         """Read the oldest messages that were set aside for a topic, in order."""

@@ -67,18 +67,16 @@ class JournalOutbox:
                 "DELETE FROM coordinator.outbox WHERE id = ANY ($1)", list(rows)
             )
 
-    async def set_aside(self, rows: Sequence[int], topic: str, messages: Sequence[Message]) -> None:
+    async def set_aside(self, topic: str, messages: Sequence[Message]) -> None:
         """Keep the messages of a topic that refuses under its own queue.
 
-        ``rows`` are the outbox rows that have nothing else left and go in the same statement.
+        Their rows stay: they may hold messages of other topics, and go by `delete` alone.
         """
         async with single_statement(self._pool) as connection:
             await connection.execute(
-                "WITH gone AS (DELETE FROM coordinator.outbox WHERE id = ANY ($1))"
-                " INSERT INTO coordinator.outbox_aside (topic, message)"
-                " SELECT $2, m.message FROM unnest($3::bytea[]) WITH ORDINALITY AS m(message, at)"
+                "INSERT INTO coordinator.outbox_aside (topic, message)"
+                " SELECT $1, m.message FROM unnest($2::bytea[]) WITH ORDINALITY AS m(message, at)"
                 " ORDER BY m.at",
-                list(rows),
                 topic,
                 [pack([message]) for message in messages],
             )

@@ -94,10 +94,10 @@ class AsideTopics:
             error=error,
         )
 
-    async def store(self, rows: list[int], topic: str, messages: list[Message]) -> None:
+    async def store(self, topic: str, messages: list[Message]) -> None:
         """Put messages behind those that wait; durable on return."""
         async with self._storing:
-            await self._outbox.set_aside(rows, topic, messages)
+            await self._outbox.set_aside(topic, messages)
 
     async def retry(self) -> None:
         """Try the topics when they are due, until cancelled."""

@@ -321,7 +321,7 @@ class Relay:
     async def _finish(self, flight: _Flight) -> None:
         """Store what is set aside, then delete the rows; again until the journal is there."""
         for topic in list(flight.aside):
-            await self._insist(partial(self._aside.store, flight.rows, topic, flight.aside[topic]))
+            await self._insist(partial(self._aside.store, topic, flight.aside[topic]))
             del flight.aside[topic]
         await self._insist(partial(self._outbox.delete, flight.rows))
         if flight in self._flights:

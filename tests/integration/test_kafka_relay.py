@@ -203,7 +203,7 @@ async def test_what_the_journal_holds_aside_stays_in_front_after_a_restart(
     outbox, wake = MemoryOutbox(), asyncio.Event()
     older = _messages(topic, 2, 20)
     outbox.put(wake, *older)
-    await outbox.set_aside(list(outbox.rows), topic, older)
+    await outbox.set_aside(topic, older)
     await outbox.delete(list(outbox.rows))
     outbox.put(wake, *_messages(topic, 2, 20, 20))
     async with running(Relay(kafka_bootstrap, outbox, wake)):
