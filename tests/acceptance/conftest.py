@@ -6,7 +6,8 @@
     async def test_with_its_own(make_world: MakeWorld) -> None:
         world = await make_world({"units": {"timeout_ms": 500}})
 
-All tests of a module run in one event loop. A world is stopped by SIGTERM at its end: it must
+All tests of a module run in one event loop; an async fixture of a module must say so with
+`@pytest_asyncio.fixture(loop_scope="module")`. A world is stopped by SIGTERM at its end: it must
 leave with exit code 0 within 30 s, and must have logged no error that was not expected.
 """
 

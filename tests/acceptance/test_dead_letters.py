@@ -11,6 +11,7 @@ import pytest
 from tests.acceptance.harness.canonical import digest_of
 from tests.acceptance.harness.operations import insert
 from tests.acceptance.harness.topics import Header, Place, Record
+from tests.acceptance.harness.waiting import until
 from tests.acceptance.harness.world import World, new_id
 
 MAX_BYTES = 20_000
@@ -250,6 +251,20 @@ async def test_f1_the_limits_themselves_are_allowed(world: World) -> None:
         assert outcome["digest"] == digest_of(text)
 
 
+async def test_f1_the_depth_of_a_structured_unit_is_that_of_its_data(world: World) -> None:
+    """F1, F12: the submission itself is 1, and `data` is the submission."""
+    texts = {}
+    for depth in (64, 65):
+        unit_id = new_id()
+        data = (
+            f'{{"id":"{unit_id}","metadata":{_nested(depth)},{OPERATIONS.replace("ID", unit_id)}}}'
+        )
+        texts[depth] = (unit_id, f'{{"specversion":"1.0","id":"e","data":{data}}}')
+    places = {d: await world.topics.submit(t, headers=[STRUCTURED]) for d, (_, t) in texts.items()}
+    assert (await world.result(texts[64][0], "any"))["status"] == "committed"
+    await world.topics.dead_letter(places[65])
+
+
 async def test_f12_plain_binary_and_structured_units_are_the_same_unit(
     world: World, subtests: pytest.Subtests
 ) -> None:
@@ -324,7 +339,11 @@ async def test_f8_cancelling_an_unknown_unit_is_logged_and_forgotten(world: Worl
     place = await world.topics.submit({"cancel": unit_id, "reason": "too early"}, key="c")
     outcome = await world.run(insert("sample", unit_id), id=unit_id, key="c")
     assert outcome["status"] == "committed"
-    assert [line for line in world.daemon.logs() if line.get("unit") == unit_id]
+
+    async def is_logged() -> bool:
+        return any(line["unit"] == unit_id for line in world.daemon.logs("unit.cancel_unknown"))
+
+    await until(is_logged, "the cancel is logged", 5)
     await world.settled()
     assert world.topics.dead_letters_so_far(place) == []
     assert len(world.topics.outcomes_so_far(unit_id)) == 1

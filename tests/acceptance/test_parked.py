@@ -16,6 +16,12 @@ REMOTE = ["entry", "wallet"]
 CAUSE = "the cause of it all"
 
 
+@pytest.fixture(autouse=True)
+def parking_is_expected(world: World) -> None:
+    """Each parked unit is an error in the log, for whoever is on call."""
+    world.daemon.expected_errors |= {"unit.parked", "compensation.refused"}
+
+
 async def _cancelled_midway(world: World, *operations: Json, strangers: Any) -> str:
     """Let a unit apply its operations, let strangers write, then cancel it; give its id."""
     a, key = new_number(), new_id()
@@ -75,6 +81,11 @@ async def test_f11_a_parked_unit_from_its_announcement_to_its_end(
     await world.settled()
     assert {r.ce_id for r in world.topics.outcomes_so_far(unit_id)} == {f"{unit_id}/parked"}
     assert world.topics.dead_letters_so_far(place) == []
+
+    async def is_logged() -> bool:
+        return any(line["unit"] == unit_id for line in world.daemon.logs("unit.cancel_ignored"))
+
+    await until(is_logged, "the cancel is logged", 5)
 
     await overwrite(world, remote, key, note="ours")
     await world.cli("units", "retry", unit_id)

@@ -39,7 +39,8 @@ CREATE TABLE invoices (
 CREATE TABLE seats (id integer PRIMARY KEY, place integer UNIQUE DEFERRABLE INITIALLY DEFERRED);
 CREATE TABLE tickets (id uuid PRIMARY KEY, title text, parent uuid);
 CREATE TABLE limits (id integer PRIMARY KEY, ceiling integer);
-CREATE TABLE parts (id integer PRIMARY KEY, whole integer REFERENCES parts (id), label text);
+CREATE TABLE parts (id integer PRIMARY KEY, label text, whole integer
+    REFERENCES parts (id) DEFERRABLE INITIALLY DEFERRED);
 CREATE SCHEMA app;
 """
 

@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 T = TypeVar("T")
+_DIGITS_MAX = 4000
 Header = tuple[str, bytes | None]
 Value = dict[str, Any] | bytes | str | None
 
@@ -44,7 +45,7 @@ class Record:
     @property
     def json(self) -> Any:
         assert self.value is not None
-        return json.loads(self.value)
+        return json.loads(self.value, parse_int=_integer)
 
     def header(self, name: str) -> str | None:
         """Give a header as text; it must not be there twice."""
@@ -55,6 +56,11 @@ class Record:
     @property
     def ce_id(self) -> str:
         return self.header("ce_id") or ""
+
+
+def _integer(text: str) -> int | str:
+    """Read a JSON integer; one that Python will not convert stays a text."""
+    return int(text) if len(text) < _DIGITS_MAX else text
 
 
 def encoded(value: Value) -> bytes | None:
