@@ -162,15 +162,27 @@ class LoggingObserver:
             self._health.back(name)
         log.info(LogEvent.DEPENDENCY_RESTORED, "A store answers again.", store=store)
 
-    def batch_failed(self, phase: str, units: int, reason: str) -> None:
-        """Tell that a batch is tried again."""
+    def batch_failed(self, phase: str, units: int, attempts: int, reason: str) -> None:
+        """Tell that a batch went through in parts only."""
         log.info(
             LogEvent.BATCH_RETRIED,
-            "A batch is tried again in parts.",
-            phase=phase,
+            "A batch did not go through in one piece and was tried in parts.",
+            step=phase,
             units=units,
+            attempt=attempts,
             reason=reason,
         )
+
+    def lease_late(self) -> None:
+        """Tell that nothing new is begun, since our right to it cannot be renewed."""
+        log.warning(
+            LogEvent.WORKER_LEASE_LOST,
+            "The lease could not be renewed in time; nothing new is begun until it is.",
+        )
+
+    def swept(self, units: int) -> None:
+        """Tell how many units' undo records were swept."""
+        log.debug(LogEvent.SWEEP_FINISHED, "Undo records were swept.", units=units)
 
     def taken_over(self, worker: int, units: int) -> None:
         """Tell that another worker's open units are ours now."""

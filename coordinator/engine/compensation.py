@@ -75,8 +75,7 @@ class Compensation:
         for seq, problem in tried.failing.items():
             found[seq].append(Undone(wrote=True, problem=undo_failed(problem)))
         unfinished.update(unit.seq for unit in units if unit.seq not in reported)
-        if tried.error is not None:
-            self._reporting.store_failed(tried.error)
+        self._reporting.tried(f"compensation at {participant.store}", len(units), tried)
 
     async def _finish(
         self, entries: Sequence[Entry], found: Mapping[int, Sequence[Undone]]

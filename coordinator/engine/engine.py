@@ -139,6 +139,7 @@ class Engine:
     async def _heartbeat(self, stop: asyncio.Event) -> None:
         """Renew the lease; trust it only as long as our own clock says (I9)."""
         ttl = self._rules.lease_ttl_seconds
+        late = False
         while not stop.is_set():
             sent = self._clock.monotonic()
             try:
@@ -146,8 +147,12 @@ class Engine:
             except StoreError as error:
                 self._watch.failed(error)
                 self._observer.duty_failed("heartbeat", error.message)
+                if sent >= self._trusted_until and not late:
+                    late = True
+                    self._observer.lease_late()
                 await self._clock.wait(stop, min(1.0, ttl / 15))
                 continue
+            late = False
             self._trusted_until = sent + ttl * 0.8
             await self._clock.wait(stop, ttl / 4)
 

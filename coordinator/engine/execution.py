@@ -130,8 +130,7 @@ class Execution:
             self._merge(applied, result)
         result.failing.update(tried.failing)
         result.again |= tried.busy | tried.interrupted
-        if tried.error is not None:
-            self._reporting.store_failed(tried.error)
+        self._reporting.tried(f"apply at {participant.store}", len(units), tried)
 
     def _merge(self, applied: Applied, result: _Elsewhere) -> None:
         for seq, done in applied.done.items():
@@ -187,6 +186,7 @@ class Execution:
             )
 
         tried = await try_in_parts(units, attempt)
+        self._reporting.tried("pivot", len(units), tried)
         for concluded in tried.results:
             self._reporting.concluded(by_seq, concluded)
             unended = [*unended, *concluded.busy]

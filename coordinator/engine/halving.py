@@ -34,6 +34,7 @@ class Tried(Generic[ResultT]):
 
     ``failing``: refused by the store on its own. ``busy``: an outsider is in its way.
     ``interrupted``: not tried to an end, because the store went away; what happened is unknown.
+    ``refusals``: why parts had to be made smaller, in the order of the attempts.
     """
 
     results: list[ResultT] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Tried(Generic[ResultT]):
     busy: set[int] = field(default_factory=set)
     interrupted: set[int] = field(default_factory=set)
     error: StoreError | None = None
+    refusals: list[StoreError] = field(default_factory=list)
 
 
 async def try_in_parts(
@@ -56,6 +58,7 @@ async def try_in_parts(
         try:
             tried.results.append(await attempt(part))
         except (BatchRefused, StoreBusy) as refusal:
+            tried.refusals.append(refusal)
             parts[:0] = _smaller(part, culprits, refusal, tried)
         except (StoreUnavailable, ResultUnknown) as error:
             tried.error = error

@@ -44,8 +44,14 @@ class Observer(Protocol):
     def store_back(self, store: str) -> None:
         """A store answers again."""
 
-    def batch_failed(self, phase: str, units: int, reason: str) -> None:
-        """A batch is tried again, whole or in halves."""
+    def batch_failed(self, phase: str, units: int, attempts: int, reason: str) -> None:
+        """A batch did not go through in one piece; it took that many attempts on parts of it."""
+
+    def lease_late(self) -> None:
+        """The lease could not be renewed in time; nothing new is begun until it is."""
+
+    def swept(self, units: int) -> None:
+        """Undo records of that many units were swept."""
 
     def taken_over(self, worker: int, units: int) -> None:
         """Another worker's open units are ours now."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from coordinator.domain.errors import Problem, StoreError
 from coordinator.engine.clock import Chance, Clock
+from coordinator.engine.halving import Tried
 from coordinator.engine.observer import Observer
 from coordinator.engine.ports import Concluded
 from coordinator.engine.schedule import Entry, Phase, Schedule
@@ -73,6 +75,14 @@ class Reporting:
                 self._schedule.again(entry, not_before=self._clock.monotonic() + pause)
             else:
                 self.set_aside(entry, f"{error.store} does not answer")
+
+    def tried(self, phase: str, units: int, tried: Tried[Any]) -> None:
+        """Tell of a batch that did not go through in one piece, and of a store that went away."""
+        if tried.refusals and units > 1:
+            attempts = len(tried.results) + len(tried.refusals)
+            self._observer.batch_failed(phase, units, attempts, tried.refusals[0].message)
+        if tried.error is not None:
+            self.store_failed(tried.error)
 
     def store_failed(self, error: StoreError) -> None:
         """Hold back the units of that store until it answers again."""

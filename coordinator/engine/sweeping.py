@@ -59,5 +59,6 @@ class Sweeping:
         ]
         if done:
             await self._journal.swept(done)
+            self._observer.swept(len(done))
         forgotten = await self._journal.forget(rules.retention_days, rules.units_max)
         return rules.units_max in (len(done), forgotten)
