@@ -167,7 +167,7 @@ class LoggingObserver:
         log.info(
             LogEvent.BATCH_RETRIED,
             "A batch did not go through in one piece and was tried in parts.",
-            step=phase,
+            phase=phase,
             units=units,
             attempt=attempts,
             reason=reason,
@@ -175,7 +175,7 @@ class LoggingObserver:
 
     def lease_late(self) -> None:
         """Tell that nothing new is begun, since our right to it cannot be renewed."""
-        log.warning(
+        log.error(
             LogEvent.WORKER_LEASE_LOST,
             "The lease could not be renewed in time; nothing new is begun until it is.",
         )
