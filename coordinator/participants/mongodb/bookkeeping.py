@@ -7,9 +7,8 @@ without a replica set there are no transactions.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
 from pymongo.errors import OperationFailure
 
@@ -23,24 +22,26 @@ FENCES: Final = "_coordinator_fences"
 _STATEMENT_TIMEOUT_MS: Final = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    """What a mapping is compared with. ``set_name`` is ``None`` for a standalone server."""
+class MongodbServerView:
+    """What the mapping's check asks of a server; see `coordinator.mapping.MongodbServer`."""
 
-    set_name: str | None
-    collections: frozenset[str]
+    def __init__(self, driver: Driver, store: str) -> None:
+        self._driver = driver
+        self._store = store
 
+    async def hello(self) -> Mapping[str, Any]:
+        """Give the answer to the command ``hello``; raise `StoreUnavailable`."""
+        try:
+            return await self._driver.run({"hello": 1, "maxTimeMS": _STATEMENT_TIMEOUT_MS})
+        except DRIVER_ERRORS as error:
+            raise translate(self._store, error) from error
 
-async def read_catalog(driver: Driver, store: str) -> Catalog:
-    """Read the replica set's name and the collections; raise `StoreUnavailable`, `BatchRefused`."""
-    try:
-        hello = await driver.run({"hello": 1, "maxTimeMS": _STATEMENT_TIMEOUT_MS})
-        # A router of a sharded cluster has no set of its own, but transactions.
-        is_router = hello.get("msg") == "isdbgrid"
-        set_name = "sharded cluster" if is_router else hello.get("setName")
-        return Catalog(set_name, await driver.list_collections())
-    except DRIVER_ERRORS as error:
-        raise translate(store, error) from error
+    async def list_collections(self) -> Sequence[Mapping[str, Any]]:
+        """Give the documents of ``listCollections``; raise `StoreUnavailable`, `BatchRefused`."""
+        try:
+            return await self._driver.list_collections()
+        except DRIVER_ERRORS as error:
+            raise translate(self._store, error) from error
 
 
 async def prepare(driver: Driver, store: str, collections: Collection[str]) -> None:
@@ -49,16 +50,19 @@ async def prepare(driver: Driver, store: str, collections: Collection[str]) -> N
     Raises `ConfigurationInvalid` for a server without transactions, `StoreUnavailable`, and
     `BatchRefused` when a right is missing.
     """
-    catalog = await read_catalog(driver, store)
-    if catalog.set_name is None:
+    server = MongodbServerView(driver, store)
+    hello = await server.hello()
+    # A router of a sharded cluster has no set of its own, but transactions.
+    if not hello.get("setName") and hello.get("msg") != "isdbgrid":
         raise ConfigurationInvalid(
             [
                 f"stores.{store}: the MongoDB server is no member of a replica set, so it has no "
                 "transactions; start it with --replSet and run rs.initiate()"
             ]
         )
+    present = {each["name"] for each in await server.list_collections()}
     for name in (UNDO, FENCES, *collections):
-        if name not in catalog.collections:
+        if name not in present:
             await _create(driver, store, name)
 
 

@@ -32,7 +32,6 @@ Command: TypeAlias = dict[str, Any]
 MAJORITY: Final[Mapping[str, Any]] = {"w": "majority", "j": True}
 """The write concern of commands outside transactions, without its time limit."""
 
-SELECTION_TIMEOUT_SECONDS: Final = 5.0
 _POOL_SIZE_MAX: Final = 50
 _GRACE_SECONDS: Final = 2.0
 """How much longer the driver waits for an answer than the server may take for a statement."""
@@ -75,24 +74,30 @@ class Driver(Protocol):
     async def run_on_admin(self, command: Command) -> Mapping[str, Any]:
         """Run a command on the database ``admin``."""
 
-    async def list_collections(self) -> frozenset[str]:
-        """Name the collections of the database."""
+    async def list_collections(self) -> list[Mapping[str, Any]]:
+        """Give the documents of ``listCollections``."""
 
     async def close(self) -> None:
         """Close all connections."""
 
 
 def open_driver(
-    uri: str, database: str, *, driver: str = "motor", statement_timeout_seconds: float = 5.0
+    uri: str,
+    database: str,
+    driver: str = "motor",
+    *,
+    statement_timeout_seconds: float = 5.0,
+    selection_timeout_seconds: float = 5.0,
 ) -> Driver:
     """Make a driver; it connects at its first use, so the server may be away.
 
-    ``driver`` is ``"motor"`` or ``"pymongo"``. Raises `ConfigurationInvalid` when the URI cannot
+    ``driver`` is ``"motor"`` or ``"pymongo"``. ``selection_timeout_seconds`` bounds each wait for
+    a primary, for a connection of the pool, and for connecting. Raises `ConfigurationInvalid` when the URI cannot
     be used; its text is not quoted, because it may hold a password (F39).
     """
     if driver not in ("motor", "pymongo"):
         raise ConfigurationInvalid([f'the driver {driver!r} is neither "motor" nor "pymongo"'])
-    options = _options(statement_timeout_seconds)
+    options = _options(statement_timeout_seconds, selection_timeout_seconds)
     try:
         client: Any = (
             AsyncIOMotorClient(uri, **options)
@@ -106,8 +111,9 @@ def open_driver(
         ) from None
 
 
-def _options(statement_timeout_seconds: float) -> dict[str, Any]:
+def _options(statement_timeout_seconds: float, selection_timeout_seconds: float) -> dict[str, Any]:
     answer_timeout_seconds = statement_timeout_seconds + _GRACE_SECONDS
+    selection_timeout_ms = int(selection_timeout_seconds * 1000)
     return {
         "w": "majority",
         "journal": True,
@@ -115,10 +121,10 @@ def _options(statement_timeout_seconds: float) -> dict[str, Any]:
         "readPreference": "primary",
         "retryWrites": True,
         "retryReads": True,
-        "serverSelectionTimeoutMS": int(SELECTION_TIMEOUT_SECONDS * 1000),
-        "connectTimeoutMS": int(SELECTION_TIMEOUT_SECONDS * 1000),
+        "serverSelectionTimeoutMS": selection_timeout_ms,
+        "connectTimeoutMS": selection_timeout_ms,
         "socketTimeoutMS": int(answer_timeout_seconds * 1000),
-        "waitQueueTimeoutMS": int(SELECTION_TIMEOUT_SECONDS * 1000),
+        "waitQueueTimeoutMS": selection_timeout_ms,
         "maxPoolSize": _POOL_SIZE_MAX,
         # A server's zlib has leaked memory to clients; nothing here is worth compressing.
         "compressors": [],
@@ -201,8 +207,9 @@ class _ClientDriver:
         reply: Mapping[str, Any] = await self._admin.command(command, codec_options=EXACT)
         return reply
 
-    async def list_collections(self) -> frozenset[str]:
-        return frozenset(await self._database.list_collection_names())
+    async def list_collections(self) -> list[Mapping[str, Any]]:
+        cursor = await _settled(self._database.list_collections())
+        return [each async for each in cursor]
 
     async def close(self) -> None:
         await _settled(self._client.close())

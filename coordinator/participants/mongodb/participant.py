@@ -33,7 +33,7 @@ from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Done
 from coordinator.engine.ports import Applied, Undone
 from coordinator.participants.mongodb import bookkeeping
-from coordinator.participants.mongodb.bookkeeping import UNDO, Catalog
+from coordinator.participants.mongodb.bookkeeping import UNDO
 from coordinator.participants.mongodb.branches import (
     Branch,
     Documents,
@@ -114,10 +114,6 @@ class MongodbParticipant:
         Raises `ConfigurationInvalid` for a server without transactions.
         """
         await bookkeeping.prepare(self._driver, self._store, collections)
-
-    async def catalog(self) -> Catalog:
-        """Read what a mapping is compared with."""
-        return await bookkeeping.read_catalog(self._driver, self._store)
 
     async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
         """Read the images of all keys of these units' branches here, outside any transaction.

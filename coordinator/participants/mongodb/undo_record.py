@@ -238,14 +238,14 @@ def _key_undo(key: Mapping[str, Any]) -> KeyUndo:
 
 
 def _undo_step(step: Mapping[str, Any]) -> UndoStep:
-    before_raw = step["before"].raw if "before" in step else None
+    before_raw = _bytes(step["before"]) if "before" in step else None
     whole = "after" in step
     after: Elements | None
     if whole:
-        after = None if step["after"] is None else elements_of(step["after"].raw)
+        after = None if step["after"] is None else elements_of(_bytes(step["after"]))
         written: tuple[str, ...] = ()
     else:
-        after = elements_after(before_raw, None, elements_of(step["set"].raw), step["unset"])
+        after = elements_after(before_raw, None, elements_of(_bytes(step["set"])), step["unset"])
         written = tuple(step["written"])
     return UndoStep(
         position=step["position"],
@@ -260,3 +260,7 @@ def _undo_step(step: Mapping[str, Any]) -> UndoStep:
         compensated=bool(step.get("compensated", False)),
         whole=whole,
     )
+
+
+def _bytes(document: RawBSONDocument) -> bytes:
+    return bytes(document.raw)  # a large one comes as a view of its message
