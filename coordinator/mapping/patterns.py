@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 _PLACES_MAX: Final = 400
+_STEPS_MAX: Final = 300_000
+"""Steps of the search, a second at most: the number of pairs of places grows with their square."""
 _COPIES_MAX: Final = 3
 """Copies that stand for a counted repetition: more would not show more."""
 
@@ -30,6 +32,8 @@ _parser: Any = importlib.import_module("re._parser")
 _codes: Any = importlib.import_module("re._constants")
 
 Chars = frozenset[str]
+
+_MANY: Final = 2
 
 
 def pattern_fault(pattern: str) -> str | None:
@@ -40,10 +44,10 @@ def pattern_fault(pattern: str) -> str | None:
         what = error.msg if isinstance(error, re.error) else "it is too large"
         return f"is no regular expression: {what}"
     try:
-        places = _Places(_parser.parse(pattern))
+        is_exponential = _Places(_parser.parse(pattern)).is_exponential()
     except _TooLarge:
         return "is too complicated to be sure that it matches in bounded time"
-    if places.is_exponential():
+    if is_exponential:
         return (
             "could take for ever on some texts: a repetition inside a repetition, as in (a+)+, "
             "can take the same characters in several ways; make what repeats begin or end with "
@@ -58,14 +62,15 @@ class _TooLarge(Exception):
 
 @dataclass(slots=True)
 class _Part:
-    """A part of the pattern: where it may begin and end, and whether it may match nothing.
+    """A part of the pattern: where it may begin and end, and how it may match nothing.
 
-    ``first`` and ``last`` count the ways to each place.
+    ``first`` and ``last`` count the ways to each place, ``empty`` those to match nothing. More
+    than two ways are two: what matters is whether there is more than one.
     """
 
     first: Counter[int] = field(default_factory=Counter)
     last: Counter[int] = field(default_factory=Counter)
-    empty: bool = True
+    empty: int = 1
 
 
 class _Places:
@@ -73,6 +78,7 @@ class _Places:
         self._alphabet = _alphabet(tree)
         self._chars: list[Chars] = []
         self._ways: Counter[tuple[int, int]] = Counter()
+        self._steps = 0
         self._sequence(tree)
 
     # --- building -------------------------------------------------------------------------------
@@ -86,15 +92,16 @@ class _Places:
     def _then(self, one: _Part, two: _Part) -> _Part:
         self._connect(one.last, two.first)
         return _Part(
-            first=one.first + two.first if one.empty else one.first,
-            last=one.last + two.last if two.empty else two.last,
-            empty=one.empty and two.empty,
+            first=_either_way(one.first, two.first, one.empty),
+            last=_either_way(two.last, one.last, two.empty),
+            empty=min(_MANY, one.empty * two.empty),
         )
 
     def _connect(self, ends: Counter[int], begins: Counter[int]) -> None:
         for end, ways_out in ends.items():
             for begin, ways_in in begins.items():
-                self._ways[end, begin] += ways_out * ways_in
+                found = self._ways[end, begin] + ways_out * ways_in
+                self._ways[end, begin] = min(_MANY, found)
 
     def _item(self, code: Any, argument: Any) -> _Part:
         if code in _REPEATS:
@@ -115,14 +122,14 @@ class _Places:
             raise _TooLarge
         self._chars.append(chars)
         at = len(self._chars) - 1
-        return _Part(Counter([at]), Counter([at]), empty=False)
+        return _Part(Counter([at]), Counter([at]), empty=0)
 
     def _either(self, parts: Iterable[_Part]) -> _Part:
-        whole = _Part(empty=False)
+        whole = _Part(empty=0)
         for part in parts:
-            whole.first += part.first
-            whole.last += part.last
-            whole.empty |= part.empty
+            whole.first = _either_way(whole.first, part.first, 1)
+            whole.last = _either_way(whole.last, part.last, 1)
+            whole.empty = min(_MANY, whole.empty + part.empty)
         return whole
 
     def _repeat(self, least: int, most: Any, items: Any) -> _Part:
@@ -134,13 +141,14 @@ class _Places:
         if endless:
             part = self._sequence(items)
             self._connect(part.last, part.first)
-            part.empty = True
+            # No round, or one round that matches nothing: the matcher stops after such a one.
+            part.empty = min(_MANY, 1 + part.empty)
             return self._then(whole, part)
         optional = min(most - least, _COPIES_MAX)
         tail = _Part()
         for _ in range(optional):
             tail = self._then(self._sequence(items), tail)
-            tail.empty = True
+            tail.empty = min(_MANY, 1 + tail.empty)
         return self._then(whole, tail)
 
     # --- judging --------------------------------------------------------------------------------
@@ -150,7 +158,7 @@ class _Places:
         onwards: dict[int, list[int]] = {}
         for one, two in self._ways:
             onwards.setdefault(one, []).append(two)
-        reach = {at: _reachable([at], lambda each: onwards.get(each, [])) for at in onwards}
+        reach = {at: self._reachable([at], lambda each: onwards.get(each, [])) for at in onwards}
         in_loop = {way for way in self._ways if way[0] in reach.get(way[1], ()) or way[0] == way[1]}
         if any(self._ways[way] > 1 for way in in_loop):
             return True
@@ -172,24 +180,34 @@ class _Places:
 
         for start in loops:
             apart = [pair for pair in side_by_side((start, start)) if pair[0] < pair[1]]
-            if apart and (start, start) in _reachable(apart, side_by_side):
+            if apart and (start, start) in self._reachable(apart, side_by_side):
                 return True
         return False
 
+    def _reachable(self, begin: Iterable[Any], onwards: Callable[[Any], Iterable[Any]]) -> set[Any]:
+        """Give ``begin`` and everything that can be reached from it."""
+        seen: set[Any] = set()
+        waiting = deque(begin)
+        while waiting:
+            at = waiting.popleft()
+            if at in seen:
+                continue
+            seen.add(at)
+            further = list(onwards(at))
+            self._steps += len(further)
+            if self._steps > _STEPS_MAX:
+                raise _TooLarge
+            waiting.extend(further)
+        return seen
 
-def _reachable(begin: Iterable[Any], onwards: Callable[[Any], Iterable[Any]]) -> set[Any]:
-    """Give everything that can be reached in one step or more from ``begin``, and ``begin``."""
-    seen: set[Any] = set()
-    waiting = deque(begin)
-    while waiting:
-        at = waiting.popleft()
-        if at in seen:
-            continue
-        seen.add(at)
-        if len(seen) > _PLACES_MAX * _PLACES_MAX:
-            raise _TooLarge
-        waiting.extend(onwards(at))
-    return seen
+
+def _either_way(one: Counter[int], two: Counter[int], times: int) -> Counter[int]:
+    """Add the ways of ``two``, each of them ``times``."""
+    whole = Counter(one)
+    if times:
+        for at, ways in two.items():
+            whole[at] = min(_MANY, whole[at] + ways * times)
+    return whole
 
 
 # --- characters ---------------------------------------------------------------------------------

@@ -1,280 +1,411 @@
-"""What a real PostgreSQL says of its tables, and that the sample shop fits its mapping."""
+"""The catalogs of real servers, read and compared with mappings."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from uuid import uuid4
+from types import MappingProxyType
+from typing import Any
 
 import asyncpg
+import pymongo
 import pytest
 
-from coordinator.domain.entity import FieldType, Limits
+from coordinator import postgres_pool
+from coordinator.domain.entity import Column, Limits
+from coordinator.domain.errors import ConfigurationInvalid, StoreUnavailable
 from coordinator.mapping import (
+    Catalog,
+    Declaration,
     MongodbCatalog,
-    PostgresqlCatalog,
+    Resolution,
     load_entities,
+    read_mongodb_catalog,
     read_postgresql_catalog,
     resolve,
     tables_of,
 )
-from coordinator.mapping.catalog import LiveColumn, LiveForeignKey
-from coordinator.mapping.columns import limits_of
-from coordinator.postgres_pool import Connection, connected, open_pool
+from coordinator.mapping.catalog import LiveCollection, PostgresqlCatalog
 from coordinator.settings import load_settings
 
 pytestmark = pytest.mark.integration
 
-CONFIG = Path(__file__).parents[2] / "config"
-EVERY_RIGHT = {"SELECT", "INSERT", "UPDATE", "DELETE"}
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class SyncServer:
+    """One database, asked by a blocking driver: enough to read a catalog."""
+
+    def __init__(self, database: pymongo.database.Database[dict[str, Any]]) -> None:
+        self._database = database
+
+    async def hello(self) -> Mapping[str, Any]:
+        return self._database.client.admin.command("hello")
+
+    async def list_collections(self) -> Sequence[Mapping[str, Any]]:
+        return list(self._database.list_collections())
 
 
 @pytest.fixture
-async def connection(postgres_dsn: str) -> AsyncIterator[Connection]:
-    """A connection as the daemon has it: its search_path is what the reader relies on."""
-    pool = await open_pool(postgres_dsn, "catalog-test", max_size=1)
-    async with connected(pool, "ledger") as connection:
-        yield connection
-    await pool.close()
+async def pool(postgres_dsn: str) -> AsyncIterator[postgres_pool.Pool]:
+    pool = await postgres_pool.open_pool(postgres_dsn, "test", max_size=2)
+    yield pool
+    await postgres_pool.close_pool(pool)
 
 
-async def read(connection: Connection, *names: str) -> PostgresqlCatalog:
-    return await read_postgresql_catalog(connection, [("public", name) for name in names])
-
-
-async def columns(connection: Connection, name: str) -> dict[str, LiveColumn]:
-    catalog = await read(connection, name)
-    return {each.name: each for each in catalog.tables["public", name].columns}
-
-
-# --- columns ------------------------------------------------------------------------------------
-
-
-async def test_types_and_what_they_hold(connection: Connection) -> None:
-    await connection.execute("""
-        CREATE TYPE public.mood AS ENUM ('good', 'bad');
-        CREATE TABLE public.t (
-            word varchar(20), fixed char(3), small smallint, huge numeric(20,0),
-            money numeric(12,2), coarse numeric(5,-3), free numeric, single real,
-            at timestamptz(3), local timestamp, mood public.mood, tags text[]
-        )
-    """)
-    found = await columns(connection, "t")
-    assert {name: each.type for name, each in found.items()} == {
-        "word": "character varying(20)",
-        "fixed": "character(3)",
-        "small": "smallint",
-        "huge": "numeric(20,0)",
-        "money": "numeric(12,2)",
-        "coarse": "numeric(5,-3)",
-        "free": "numeric",
-        "single": "real",
-        "at": "timestamp(3) with time zone",
-        "local": "timestamp without time zone",
-        "mood": "public.mood",
-        "tags": "text[]",
-    }
-    assert limits_of(found["word"], FieldType.STRING) == Limits(length=20)
-    assert limits_of(found["fixed"], FieldType.STRING) == Limits(length=3)
-    assert limits_of(found["huge"], FieldType.INTEGER) == Limits(precision=20, scale=0)
-    assert limits_of(found["money"], FieldType.DECIMAL) == Limits(precision=12, scale=2)
-    assert limits_of(found["coarse"], FieldType.DECIMAL) == Limits(precision=5, scale=-3)
-    assert limits_of(found["free"], FieldType.DECIMAL) == Limits()
-    assert limits_of(found["single"], FieldType.FLOAT) == Limits(single_float=True)
-    assert limits_of(found["at"], FieldType.TIMESTAMP) == Limits(fraction_digits=3)
-    assert limits_of(found["local"], FieldType.TIMESTAMP) is None
-    assert limits_of(found["mood"], FieldType.STRING) is None
-    assert limits_of(found["tags"], FieldType.STRING) is None
-
-
-async def test_domains_are_judged_by_the_type_below_them(connection: Connection) -> None:
-    await connection.execute("""
-        CREATE DOMAIN public.money AS numeric(12,2) DEFAULT 0;
-        CREATE DOMAIN public.price AS public.money NOT NULL CHECK (VALUE >= 0);
-        CREATE TABLE public.t (plain public.money, strict public.price, shifted timestamp)
-    """)
-    found = await columns(connection, "t")
-    strict = found["strict"]
-    assert strict.type == "public.price"
-    assert limits_of(strict, FieldType.DECIMAL) == Limits(precision=12, scale=2)
-    assert (strict.not_null, strict.has_default) == (True, True)
-    assert (found["plain"].not_null, found["plain"].has_default) == (False, True)
-    assert not found["shifted"].has_default
-
-
-async def test_what_the_store_makes_and_what_is_gone(connection: Connection) -> None:
-    await connection.execute("""
-        CREATE TABLE public.t (
-            id integer GENERATED BY DEFAULT AS IDENTITY, gone text, old serial,
-            twice integer GENERATED ALWAYS AS (id * 2) STORED, must text NOT NULL
-        );
-        ALTER TABLE public.t DROP COLUMN gone
-    """)
-    found = await columns(connection, "t")
-    assert list(found) == ["id", "old", "twice", "must"]
-    assert (found["id"].identity, found["id"].generated, found["id"].has_default) == (
-        True,
-        False,
-        True,
-    )
-    assert (found["old"].identity, found["old"].has_default) == (False, True)
-    assert (found["twice"].generated, found["twice"].identity) == (True, False)
-    assert (found["must"].not_null, found["must"].has_default) == (True, False)
-
-
-# --- tables and keys ----------------------------------------------------------------------------
-
-
-async def test_kinds_of_relations_and_names_that_need_quotes(connection: Connection) -> None:
-    await connection.execute("""
-        CREATE TABLE public.plain (id int PRIMARY KEY);
-        CREATE TABLE public.split (id int PRIMARY KEY) PARTITION BY RANGE (id);
-        CREATE TABLE public.split_1 PARTITION OF public.split FOR VALUES FROM (0) TO (9);
-        CREATE TABLE public.parent (id int PRIMARY KEY);
-        CREATE TABLE public.child () INHERITS (public.parent);
-        CREATE VIEW public.seen AS SELECT * FROM public.plain;
-        CREATE SCHEMA "My Shop";
-        CREATE TABLE "My Shop"."Order" ("Id" int PRIMARY KEY)
-    """)
-    odd = ("My Shop", "Order")
-    names = [("public", name) for name in ("plain", "split", "parent", "seen", "missing")]
-    found = (await read_postgresql_catalog(connection, [*names, odd])).tables
-    assert {name: each.kind for (_, name), each in found.items()} == {
-        "plain": "r",
-        "split": "p",
-        "parent": "r",
-        "seen": "v",
-        "Order": "r",
-    }
-    assert found[odd].keys == {"Id"}
-    assert {name for (_, name), each in found.items() if each.has_children} == {"parent"}
-
-
-async def test_keys_are_unique_by_themselves_at_once_and_always(connection: Connection) -> None:
-    await connection.execute("""
-        CREATE TABLE public.t (
-            id int PRIMARY KEY, code text UNIQUE, late int UNIQUE DEFERRABLE,
-            a int, b int, part int, low text, UNIQUE (a, b)
-        );
-        CREATE UNIQUE INDEX ON public.t (part) WHERE part > 0;
-        CREATE UNIQUE INDEX ON public.t (lower(low));
-        CREATE INDEX ON public.t (b)
-    """)
-    assert (await read(connection, "t")).tables["public", "t"].keys == {"id", "code"}
-
-
-async def test_foreign_keys_from_and_to_the_asked_tables(connection: Connection) -> None:
-    await connection.execute("""
-        CREATE TABLE public.up (id int PRIMARY KEY);
-        CREATE TABLE public.mid (
-            id int PRIMARY KEY, up int CONSTRAINT mid_up REFERENCES public.up (id)
-        );
-        CREATE TABLE public.low (
-            id int PRIMARY KEY,
-            mid int CONSTRAINT low_mid REFERENCES public.mid (id) ON DELETE CASCADE
-        );
-        CREATE TABLE public.far (
-            id int PRIMARY KEY, low int CONSTRAINT far_low REFERENCES public.low (id)
-        )
-    """)
-    mid, one = ("public", "mid"), ("id",)
-    assert set((await read(connection, "mid")).foreign_keys) == {
-        LiveForeignKey("mid_up", mid, ("up",), ("public", "up"), one, "a"),
-        LiveForeignKey("low_mid", ("public", "low"), ("mid",), mid, one, "c"),
-    }
-
-
-async def test_columns_of_a_wide_foreign_key_keep_their_order(connection: Connection) -> None:
-    await connection.execute("""
-        CREATE TABLE public.up (b int, a int, PRIMARY KEY (a, b));
-        CREATE TABLE public.low (
-            x int, y int, CONSTRAINT wide FOREIGN KEY (y, x) REFERENCES public.up (a, b)
-            ON DELETE SET NULL
-        )
-    """)
-    (found,) = (await read(connection, "low")).foreign_keys
-    assert (found.columns, found.referred_columns) == (("y", "x"), ("a", "b"))
-    assert found.on_delete == "n"
-
-
-async def test_triggers_of_users_only(connection: Connection) -> None:
-    await connection.execute("""
-        CREATE TABLE public.up (id int PRIMARY KEY);
-        CREATE TABLE public.t (id int PRIMARY KEY REFERENCES public.up (id));
-        CREATE FUNCTION public.noop() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-        CREATE TRIGGER on_it BEFORE UPDATE ON public.t
-            FOR EACH ROW EXECUTE FUNCTION public.noop();
-        CREATE TRIGGER off_it BEFORE UPDATE ON public.t
-            FOR EACH ROW EXECUTE FUNCTION public.noop();
-        ALTER TABLE public.t DISABLE TRIGGER off_it
-    """)
-    assert (await read(connection, "t")).tables["public", "t"].triggers == ("on_it",)
-
-
-async def test_a_role_without_rights_can_read_the_catalog(connection: Connection) -> None:
-    await connection.execute("CREATE TABLE public.t (id int PRIMARY KEY, note text)")
-    await connection.execute("CREATE TABLE public.open (id int PRIMARY KEY)")
-    role = f"stranger_{uuid4().hex[:12]}"
-    await connection.execute(f"CREATE ROLE {role}; GRANT SELECT ON public.open TO {role}")
+async def execute(dsn: str, script: str) -> None:
+    connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(f"SET ROLE {role}")
-        found = (await read(connection, "t", "open")).tables
+        await connection.execute(script)
     finally:
-        await connection.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
-    assert [each.name for each in found["public", "t"].columns] == ["id", "note"]
-    assert found["public", "t"].rights == set()
-    assert found["public", "open"].rights == {"SELECT"}
-    assert (await read(connection, "t")).tables["public", "t"].rights == EVERY_RIGHT
+        await connection.close()
+
+
+async def catalog_of(pool: postgres_pool.Pool, *tables: tuple[str, str]) -> PostgresqlCatalog:
+    async with postgres_pool.connected(pool, "ledger") as connection:
+        return await read_postgresql_catalog(connection, tables)
+
+
+def declare(tmp_path: Path, entities: str, **dsns: str) -> tuple[Declaration, ...]:
+    """Read entities over PostgreSQL stores of these names; the first holds the journal."""
+    (tmp_path / "entities.toml").write_text(entities)
+    stores = "".join(
+        f'[stores.{name}]\nkind = "postgresql"\ndsn = "{dsn}"\n' for name, dsn in dsns.items()
+    )
+    (tmp_path / "coordinator.toml").write_text(
+        f'[journal]\nstore = "{next(iter(dsns))}"\n'
+        f'[kafka]\nbootstrap_servers = "127.0.0.1:9092"\n{stores}'
+    )
+    return load_entities(load_settings(tmp_path / "coordinator.toml", {}, NOTHING))
+
+
+TYPES = """
+CREATE SCHEMA app;
+CREATE DOMAIN app.money AS numeric(12,4) CHECK (VALUE >= 0);
+CREATE DOMAIN app.price AS app.money NOT NULL DEFAULT 0;
+CREATE TYPE app.mood AS ENUM ('well', 'ill');
+CREATE TABLE app."All Types" (
+    id text PRIMARY KEY,
+    dropped text,
+    text_ text, word varchar(5), fixed char(3),
+    small smallint, int_ integer, big bigint, huge numeric(20,0),
+    amount numeric(12,4), free numeric, coarse numeric(3,-2), priced app.price,
+    real_ real, double_ double precision, flag boolean,
+    at_ timestamptz, at_seconds timestamptz(0), day date, uid uuid, bytes_ bytea,
+    data jsonb, raw json, mood app.mood,
+    twice integer GENERATED ALWAYS AS (int_ * 2) STORED,
+    serial_ integer GENERATED ALWAYS AS IDENTITY,
+    filled text NOT NULL DEFAULT 'x'
+);
+ALTER TABLE app."All Types" DROP COLUMN dropped;
+"""
+
+ENTITY = """
+[sample]
+store = "ledger"
+table = "app.All Types"
+key = "id"
+[sample.fields]
+id = { type = "string" }
+text_ = { type = "string", nullable = true }
+word = { type = "string", nullable = true }
+fixed = { type = "string", nullable = true }
+small = { type = "integer", nullable = true }
+int_ = { type = "integer", nullable = true }
+big = { type = "integer", nullable = true }
+huge = { type = "integer", nullable = true }
+amount = { type = "decimal", nullable = true }
+free = { type = "decimal", nullable = true }
+coarse = { type = "decimal", nullable = true }
+priced = { type = "decimal", nullable = true }
+real_ = { type = "float", nullable = true }
+double_ = { type = "float", nullable = true }
+flag = { type = "boolean", nullable = true }
+at_ = { type = "timestamp", nullable = true }
+at_seconds = { type = "timestamp", nullable = true }
+day = { type = "date", nullable = true }
+uid = { type = "uuid", nullable = true }
+bytes_ = { type = "binary", nullable = true }
+data = { type = "json", nullable = true }
+raw = { type = "json", nullable = true }
+twice = { type = "integer", read_only = true }
+serial_ = { type = "integer" }
+"""
+
+
+async def test_every_type_and_its_limits(
+    postgres_dsn: str, pool: postgres_pool.Pool, tmp_path: Path
+) -> None:
+    await execute(postgres_dsn, TYPES)
+    declared = declare(tmp_path, ENTITY, ledger=postgres_dsn)
+    catalog = await catalog_of(pool, *tables_of(declared, "ledger"))
+    found = resolve(declared, {"ledger": catalog}, journal_store="ledger")
+    sample = found.mapping.entities["sample"]
+    limits = {name: field.limits for name, field in sample.fields.items()}
+    assert limits == {
+        **dict.fromkeys(sample.fields, Limits()),
+        "word": Limits(length=5),
+        "fixed": Limits(length=3),
+        "small": Limits(integer_min=-(2**15), integer_max=2**15 - 1),
+        "int_": Limits(integer_min=-(2**31), integer_max=2**31 - 1),
+        "big": Limits(integer_min=-(2**63), integer_max=2**63 - 1),
+        "huge": Limits(precision=20, scale=0),
+        "amount": Limits(precision=12, scale=4),
+        "coarse": Limits(precision=3, scale=-2),
+        "priced": Limits(precision=12, scale=4),
+        "real_": Limits(single_float=True),
+        "at_seconds": Limits(fraction_digits=0),
+        "twice": Limits(integer_min=-(2**31), integer_max=2**31 - 1),
+        "serial_": Limits(integer_min=-(2**31), integer_max=2**31 - 1),
+    }
+    columns = {column.name: column for column in sample.columns}
+    assert "dropped" not in columns
+    assert columns["priced"] == Column("priced", "app.price")  # qualified, so a cast finds it
+    assert columns["mood"] == Column("mood", "app.mood")
+    assert columns["amount"].type == "numeric(12,4)"
+    assert columns["twice"].generated
+    assert columns["serial_"].identity
+    assert found.warnings == ()
+    assert found.missing_rights == ()
+
+
+KEYS = """
+CREATE TABLE plain (id integer PRIMARY KEY);
+CREATE TABLE uniq (id integer NOT NULL UNIQUE);
+CREATE TABLE nullable (id integer UNIQUE);
+CREATE TABLE pair (id integer, b integer, PRIMARY KEY (id, b));
+CREATE TABLE partial (id integer NOT NULL);
+CREATE UNIQUE INDEX ON partial (id) WHERE id > 0;
+CREATE TABLE expression (id text NOT NULL);
+CREATE UNIQUE INDEX ON expression (lower(id));
+CREATE TABLE deferrable_ (id integer PRIMARY KEY DEFERRABLE);
+CREATE TABLE covering (id integer NOT NULL, b integer);
+CREATE UNIQUE INDEX ON covering (id) INCLUDE (b);
+CREATE TABLE parted (id integer PRIMARY KEY) PARTITION BY HASH (id);
+CREATE VIEW seen AS SELECT 1 AS id;
+CREATE TABLE parent_ (id integer PRIMARY KEY);
+CREATE TABLE child () INHERITS (parent_);
+"""
+
+
+def entity(name: str, of_type: str = "integer", store: str = "ledger") -> str:
+    return (
+        f'[{name}]\nstore = "{store}"\ntable = "{name}"\nkey = "id"\n'
+        f'fields = {{ id = {{ type = "{of_type}" }} }}\n'
+    )
+
+
+async def test_what_is_a_key(postgres_dsn: str, pool: postgres_pool.Pool, tmp_path: Path) -> None:
+    await execute(postgres_dsn, KEYS)
+    good = ["plain", "uniq", "covering", "parted"]
+    bad = ["nullable", "pair", "partial", "deferrable_", "seen", "parent_"]
+    text = "".join(map(entity, good + bad)) + entity("expression", "string")
+    declared = declare(tmp_path, text, ledger=postgres_dsn)
+    catalog = await catalog_of(pool, *tables_of(declared, "ledger"))
+    with pytest.raises(ConfigurationInvalid) as caught:
+        resolve(declared, {"ledger": catalog}, journal_store="ledger")
+    told = [
+        mistake.removeprefix(f"{tmp_path}/entities.toml: ") for mistake in caught.value.mistakes
+    ]
+    sentence = "column id must be PRIMARY KEY or UNIQUE NOT NULL by itself, and not DEFERRABLE"
+    assert told == [
+        f"nullable.key: {sentence}",
+        f"pair.key: {sentence}",
+        f"partial.key: {sentence}",
+        f"deferrable_.key: {sentence}",
+        "seen.table: public.seen is a view, not a table",
+        f"seen.key: {sentence}",
+        "parent_.table: public.parent_ has tables that inherit from it, where its key is not "
+        "unique",
+        f"expression.key: {sentence}",
+    ]
+
+
+FOREIGN = """
+CREATE TABLE owner (id integer PRIMARY KEY, code text UNIQUE);
+CREATE TABLE kept (id integer PRIMARY KEY, owner integer REFERENCES owner);
+CREATE TABLE gone (id integer PRIMARY KEY, owner integer REFERENCES owner ON DELETE CASCADE);
+CREATE TABLE nulled (id integer PRIMARY KEY, code text REFERENCES owner (code) ON DELETE SET NULL);
+CREATE TABLE reset (id integer, owner integer REFERENCES owner ON DELETE SET DEFAULT)
+    PARTITION BY HASH (id);
+CREATE TABLE reset_0 PARTITION OF reset FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+"""
+
+
+async def test_foreign_keys_that_spoil_undo_or_order(
+    postgres_dsn: str, pool: postgres_pool.Pool, tmp_path: Path
+) -> None:
+    await execute(postgres_dsn, FOREIGN)
+    kept = entity("kept").replace("} }", '}, owner = { type = "integer", nullable = true } }')
+    declared = declare(tmp_path, entity("owner") + kept, ledger=postgres_dsn)
+    catalog = await catalog_of(pool, *tables_of(declared, "ledger"))
+    with pytest.raises(ConfigurationInvalid) as caught:
+        resolve(declared, {"ledger": catalog}, journal_store=None)
+    told = [
+        mistake.removeprefix(f"{tmp_path}/entities.toml: ") for mistake in caught.value.mistakes
+    ]
+    assert sorted(told) == sorted(
+        [
+            f"owner.operations: delete cannot be undone here, because foreign key {name} of "
+            f"public.{table} is ON DELETE {action}; leave delete out of operations, or make the "
+            "foreign key NO ACTION"
+            for name, table, action in (
+                ("gone_owner_fkey", "gone", "CASCADE"),
+                ("nulled_code_fkey", "nulled", "SET NULL"),
+                ("reset_owner_fkey", "reset", "SET DEFAULT"),
+                ("reset_owner_fkey", "reset_0", "SET DEFAULT"),
+            )
+        ]
+        + [
+            "kept.references: foreign key kept_owner_fkey on owner refers to entity owner; "
+            'add owner = "owner.id"'
+        ]
+    )
+    named = declare(
+        tmp_path,
+        entity("owner") + kept + '[kept.references]\nowner = "owner.id"\n',
+        ledger=postgres_dsn,
+    )
+    assert resolve(named, {"ledger": catalog}, journal_store="ledger").mapping.entities
+
+
+GUARDED = """
+CREATE ROLE {role} LOGIN;
+CREATE TABLE guarded (id integer PRIMARY KEY, note text);
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER active BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION nothing();
+CREATE TRIGGER asleep BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION nothing();
+ALTER TABLE guarded DISABLE TRIGGER asleep;
+CREATE RULE mirrored AS ON DELETE TO guarded DO ALSO NOTIFY x;
+ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+GRANT SELECT, UPDATE (note) ON guarded TO {role};
+"""
+
+
+async def test_what_also_acts_and_what_we_may_not(
+    postgres_dsn: str, pool: postgres_pool.Pool, tmp_path: Path
+) -> None:
+    role = postgres_dsn.partition("?")[0].rpartition("/")[2] + "_role"
+    await execute(postgres_dsn, GUARDED.format(role=role))
+    declared = declare(tmp_path, entity("guarded"), ledger=postgres_dsn)
+    try:
+        async with postgres_pool.connected(pool, "ledger") as connection:
+            await connection.execute(f"SET ROLE {role}")
+            catalog = await read_postgresql_catalog(connection, tables_of(declared, "ledger"))
+            await connection.execute("RESET ROLE")
+        found = resolve(declared, {"ledger": catalog}, journal_store="ledger")
+    finally:
+        await execute(postgres_dsn, f"DROP OWNED BY {role}; DROP ROLE {role}")
+    place = f"{tmp_path}/entities.toml: guarded.table: "
+    assert [each.removeprefix(place) for each in found.warnings] == [
+        "trigger active of public.guarded also acts when a write is undone",
+        "rule mirrored of public.guarded may replace what we write",
+        "row security of public.guarded may hide rows from us",
+    ]
+    assert found.missing_rights == (
+        f"{place}store ledger does not grant us DELETE, INSERT on public.guarded",
+    )
+
+
+async def test_a_server_that_is_away(tmp_path: Path) -> None:
+    pool = await postgres_pool.open_pool("postgresql://app@127.0.0.1:1/app", "test")
+    with pytest.raises(StoreUnavailable):
+        await catalog_of(pool, ("public", "t"))
+    await postgres_pool.close_pool(pool)
+
+
+# --- MongoDB ------------------------------------------------------------------------------------
+
+
+async def test_the_catalog_of_mongodb(mongodb_database: tuple[str, str]) -> None:
+    uri, name = mongodb_database
+    with pymongo.MongoClient[dict[str, Any]](uri) as client:
+        database = client[name]
+        database.create_collection("plain")
+        database.create_collection("small", capped=True, size=4096)
+        database.create_collection("seen", viewOn="plain", pipeline=[])
+        catalog = await read_mongodb_catalog(SyncServer(database))
+    assert catalog.has_transactions
+    found = {key: each for key, each in catalog.collections.items() if "system." not in key}
+    assert found == {
+        "plain": LiveCollection("plain", "collection"),
+        "small": LiveCollection("small", "collection", capped=True),
+        "seen": LiveCollection("seen", "view"),
+    }
+
+
+async def test_a_server_without_transactions() -> None:
+    class Alone:
+        async def hello(self) -> Mapping[str, Any]:
+            return {"isWritablePrimary": True}
+
+        async def list_collections(self) -> Sequence[Mapping[str, Any]]:
+            return []
+
+    assert await read_mongodb_catalog(Alone()) == MongodbCatalog(False, {})
 
 
 # --- the sample shop ----------------------------------------------------------------------------
 
 
-async def build_shop(connection: Connection) -> None:
-    """As psql would: the tables go where the session's search_path says."""
-    await connection.execute("SET search_path TO public")
-    await connection.execute((CONFIG / "sample" / "shop.sql").read_text())
-    await connection.execute("SET search_path TO pg_catalog")
-
-
-async def test_the_sample_shop_fits_its_mapping(connection: Connection) -> None:
-    await build_shop(connection)
-    await build_shop(connection)  # it may be run again
-    settings = load_settings(CONFIG / "coordinator.toml", {}, {})
-    declarations = load_entities(settings)
-    catalog = await read_postgresql_catalog(connection, tables_of(declarations, "ledger"))
-    resolution = resolve(
-        declarations,
-        {"ledger": catalog, "catalog": MongodbCatalog(has_transactions=True, collections={})},
-        journal_store=settings.journal.store,
-    )
-    entities = resolution.mapping.entities
-    assert (resolution.warnings, resolution.missing_rights) == ((), ())
-    assert resolution.missing_collections == {
-        "catalog": tuple(each.table for each in entities.values() if each.store == "catalog")
+async def shop(
+    postgres_dsn: str, pool: postgres_pool.Pool, mongodb_database: tuple[str, str]
+) -> Resolution:
+    await execute(postgres_dsn, Path("config/sample/shop.sql").read_text())
+    await execute(postgres_dsn, Path("config/sample/shop.sql").read_text())  # may be run again
+    uri, name = mongodb_database
+    settings = load_settings(Path("config/coordinator.toml"), {}, NOTHING)
+    declared = load_entities(settings)
+    with pymongo.MongoClient[dict[str, Any]](uri) as client:
+        sample = json.loads(Path("config/sample/shop.json").read_text())
+        for collection, made in sample["collections"].items():
+            validator = made.get("validator", {})
+            client[name].create_collection(collection, validator=validator)
+            for index in made["indexes"]:
+                keys = list(index.pop("key").items())
+                client[name][collection].create_index(keys, **index)
+        for collection, documents in sample["documents"].items():
+            client[name][collection].insert_many(documents)
+        mongodb = await read_mongodb_catalog(SyncServer(client[name]))
+    catalogs: dict[str, Catalog] = {
+        "ledger": await catalog_of(pool, *tables_of(declared, "ledger")),
+        "catalog": mongodb,
     }
-    assert resolution.mapping.stores == ("catalog", "ledger")
-    assert all(each.columns for each in entities.values() if each.store == "ledger")
+    return resolve(declared, catalogs, journal_store=settings.journal.store)
+
+
+async def test_the_sample_shop_fits_its_mapping(
+    postgres_dsn: str, pool: postgres_pool.Pool, mongodb_database: tuple[str, str]
+) -> None:
+    found = await shop(postgres_dsn, pool, mongodb_database)
+    assert found.warnings == ()
+    assert found.missing_rights == ()
+    assert found.missing_collections == {}
+    assert found.mapping.stores == ("catalog", "ledger")
 
 
 @pytest.mark.parametrize(
-    ("statement", "constraint"),
+    ("statement", "error"),
     [
+        ("UPDATE stock SET on_hand = 7 WHERE sku = 'tea-2'", asyncpg.CheckViolationError),
         (
-            "UPDATE public.stock SET reserved = on_hand + 1 WHERE sku = 'tea-1'",
-            "stock_covers_reservations",
+            "UPDATE customers SET email = 'ada@shop.example' WHERE id = 6",
+            asyncpg.UniqueViolationError,
         ),
         (
-            "UPDATE public.customers SET email = 'ada@shop.example' WHERE id = 6",
-            "customers_email_taken",
+            "UPDATE stock SET shelf = 'A1' WHERE sku = 'tea-2'; SET CONSTRAINTS ALL IMMEDIATE",
+            asyncpg.UniqueViolationError,
         ),
-        ("UPDATE public.stock SET shelf = 'A1' WHERE sku = 'tea-2'", "stock_shelf_taken"),
     ],
 )
-async def test_the_sample_shop_refuses_what_the_mapping_cannot_see(
-    connection: Connection, statement: str, constraint: str
+async def test_the_sample_shop_can_refuse_what_its_mapping_allows(
+    postgres_dsn: str, statement: str, error: type[asyncpg.PostgresError]
 ) -> None:
-    await build_shop(connection)
-    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as caught:
-        await connection.execute(statement)
-    assert caught.value.constraint_name == constraint
+    await execute(postgres_dsn, Path("config/sample/shop.sql").read_text())
+    with pytest.raises(error):
+        await execute(postgres_dsn, statement)
+    swap = (
+        "UPDATE stock SET shelf = CASE sku WHEN 'tea-1' THEN 'A2' ELSE 'A1' END WHERE shelf <> ''"
+    )
+    await execute(postgres_dsn, swap)
