@@ -22,7 +22,6 @@ class LogEvent(StrEnum):
     DAEMON_DRAIN_LATE = "daemon.drain_late"
     DAEMON_STOPPED = "daemon.stopped"
     DAEMON_TASK_FAILED = "daemon.task_failed"
-    CONFIG_LOADED = "config.loaded"
     CONFIG_INVALID = "config.invalid"
     CONFIG_WARNING = "config.warning"
     JOURNAL_MIGRATED = "journal.migrated"
@@ -35,6 +34,11 @@ class LogEvent(StrEnum):
     INTAKE_RESUMED = "intake.resumed"
     INTAKE_POSITION_LOST = "intake.position_lost"
     INTAKE_REBUILT = "intake.rebuilt"
+    INTAKE_RECORDS_LOST = "intake.records_lost"
+    INTAKE_PARTITION_PARKED = "intake.partition_parked"
+    INTAKE_RETRIED = "intake.retried"
+    INTAKE_UNAVAILABLE = "intake.unavailable"
+    INTAKE_COMMIT_FAILED = "intake.commit_failed"
     UNIT_ACCEPTED = "unit.accepted"
     UNIT_FINISHED = "unit.finished"
     UNIT_PARKED = "unit.parked"
@@ -44,21 +48,20 @@ class LogEvent(StrEnum):
     UNIT_CANCEL_IGNORED = "unit.cancel_ignored"
     UNIT_CANCEL_UNKNOWN = "unit.cancel_unknown"
     BATCH_RETRIED = "batch.retried"
-    BATCH_BISECTED = "batch.bisected"
     COMPENSATION_STARTED = "compensation.started"
-    COMPENSATION_FINISHED = "compensation.finished"
-    COMPENSATION_RETRIED = "compensation.retried"
-    COMPENSATION_REFUSED = "compensation.refused"
-    WORKER_ENROLLED = "worker.enrolled"
     WORKER_LEASE_LOST = "worker.lease_lost"
     WORKER_TAKEN_OVER = "worker.taken_over"
     WORKER_FENCED = "worker.fenced"
     RELAY_STARTED = "relay.started"
+    RELAY_LEASE_LOST = "relay.lease_lost"
+    RELAY_PUBLISHED = "relay.published"
     RELAY_RETRIED = "relay.retried"
     RELAY_TOPIC_SET_ASIDE = "relay.topic_set_aside"
     RELAY_TOPIC_RESTORED = "relay.topic_restored"
     RELAY_REBUILT = "relay.rebuilt"
     TOPIC_CREATED = "topic.created"
+    TOPIC_COMPACTED = "topic.compacted"
+    TOPIC_TOO_SMALL = "topic.too_small"
     COLLECTION_CREATED = "collection.created"
     DEAD_LETTER_WRITTEN = "dead_letter.written"
     SWEEP_FINISHED = "sweep.finished"
@@ -112,7 +115,6 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         "A supervised task ended that should not; the daemon drains and exits non-zero.",
         "Let the daemon be started again. If it repeats, report the stack: it is a bug.",
     ),
-    Entry(_E.CONFIG_LOADED, "info", ("path", "entities"), "The configuration was read."),
     Entry(
         _E.CONFIG_INVALID,
         "error",
@@ -180,6 +182,44 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         "If it repeats, look at the brokers.",
     ),
     Entry(
+        _E.INTAKE_RECORDS_LOST,
+        "error",
+        ("topic", "partition", "offset", "records"),
+        "Kafka's retention deleted records before they were read; reading goes on at `offset`, the "
+        "first that is left. `records` counts offsets.",
+        "Tell the senders: these submissions have no outcome. Keep records longer than the longest "
+        "outage.",
+    ),
+    Entry(
+        _E.INTAKE_PARTITION_PARKED,
+        "error",
+        ("topic", "partition", "offset"),
+        "A partition is not read any more, the others are: its log ends before the journal's "
+        "position (made again, or its tail is lost), or a record cannot even be unpacked.",
+        "Bring the log back, or set `next_offset` in `coordinator.positions` for this partition; "
+        "reading goes on by itself.",
+    ),
+    Entry(
+        _E.INTAKE_RETRIED,
+        "warning",
+        ("attempt", "retry_ms", *_ERROR_FIELDS),
+        "Records could not be admitted, or a position not be asked for; both are tried again.",
+        "Bring the journal or the brokers back; nothing is lost meanwhile.",
+    ),
+    Entry(
+        _E.INTAKE_UNAVAILABLE,
+        "warning",
+        ("attempt", *_ERROR_FIELDS),
+        "The brokers do not answer; the units wait in their topics.",
+        "Bring the brokers back.",
+    ),
+    Entry(
+        _E.INTAKE_COMMIT_FAILED,
+        "debug",
+        _ERROR_FIELDS,
+        "Kafka did not take our offsets. Only its lag tools use them: the journal's count.",
+    ),
+    Entry(
         _E.UNIT_ACCEPTED,
         "debug",
         ("unit", "topic", "partition", "offset", "trace_id"),
@@ -234,15 +274,9 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         _E.BATCH_RETRIED,
         "info",
-        ("store", "units", "phase", "reason", "attempt", "retry_ms", *_ERROR_FIELDS),
-        "A batch met a server that was away, or an unknown result; it runs again.",
-        "Bring the server back.",
-    ),
-    Entry(
-        _E.BATCH_BISECTED,
-        "info",
-        ("store", "units"),
-        "A store refused a batch; it is halved until the unit is found that is refused alone.",
+        ("units", "phase", "attempt", "reason"),
+        "A batch did not go through in one piece; it was halved until the unit was found that "
+        "fails alone. `attempt` counts the transactions.",
     ),
     Entry(
         _E.COMPENSATION_STARTED,
@@ -251,36 +285,10 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         "A unit that may have written something is being undone.",
     ),
     Entry(
-        _E.COMPENSATION_FINISHED,
-        "debug",
-        ("unit", "status", "duration_ms"),
-        "Every store has undone its branch, or had nothing to undo.",
-    ),
-    Entry(
-        _E.COMPENSATION_RETRIED,
-        "warning",
-        ("store", "units", "attempt", "retry_ms", *_ERROR_FIELDS),
-        "A compensation could not reach its store or met an outsider; it runs again.",
-        "Bring the server back.",
-    ),
-    Entry(
-        _E.COMPENSATION_REFUSED,
-        "error",
-        ("unit", "store", "entity", "code"),
-        "A store refused an undo, or a stranger wrote since; the unit is going to be parked.",
-        "See `unit.parked`.",
-    ),
-    Entry(
-        _E.WORKER_ENROLLED,
-        "info",
-        ("worker", "lanes"),
-        "This daemon is a worker with a lease and fences.",
-    ),
-    Entry(
         _E.WORKER_LEASE_LOST,
         "error",
-        ("worker", "duration_ms"),
-        "The lease could not be renewed in time; nothing more is started.",
+        (),
+        "The lease could not be renewed in time; nothing new is begun until it is.",
         "Look at the journal's database and at the load of this machine.",
     ),
     Entry(
@@ -297,11 +305,24 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         "Another daemon has taken over this worker's units; this one leaves with exit code 3 (I9).",
         "Start it again: it will be a new worker. See why it did not renew its lease.",
     ),
-    Entry(_E.RELAY_STARTED, "info", ("worker",), "This daemon publishes the outbox now."),
+    Entry(_E.RELAY_STARTED, "info", (), "This daemon publishes the outbox now."),
+    Entry(
+        _E.RELAY_LEASE_LOST,
+        "warning",
+        (),
+        "The right to publish could not be renewed in time; another daemon publishes.",
+        "None if another daemon was started; else look at the journal's database.",
+    ),
+    Entry(
+        _E.RELAY_PUBLISHED,
+        "debug",
+        ("messages", "rows", "duration_ms"),
+        "Everything in these rows of the outbox is acknowledged, or set aside.",
+    ),
     Entry(
         _E.RELAY_RETRIED,
         "warning",
-        ("topic", "attempt", "retry_ms", *_ERROR_FIELDS),
+        ("store", "attempt", *_ERROR_FIELDS),
         "Publishing failed and is tried again; the messages wait in the outbox.",
         "If it lasts, look at the brokers.",
     ),
@@ -321,7 +342,7 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         _E.RELAY_REBUILT,
         "warning",
-        ("attempt", *_ERROR_FIELDS),
+        _ERROR_FIELDS,
         "The producer failed for good and was made anew; some messages may be sent twice.",
         "None: consumers drop repeats by `ce_id`.",
     ),
@@ -330,6 +351,21 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         "info",
         ("topic", "partitions"),
         "A topic was missing and was made (`topics.create`).",
+    ),
+    Entry(
+        _E.TOPIC_COMPACTED,
+        "warning",
+        ("topic",),
+        "The topic of the units is compacted: Kafka may drop units that were never read.",
+        "Set its `cleanup.policy` to `delete`.",
+    ),
+    Entry(
+        _E.TOPIC_TOO_SMALL,
+        "warning",
+        ("topic", "bytes"),
+        "The largest records of the units' topic do not fit into the dead-letter topic; `bytes` is "
+        "what it takes.",
+        "Raise its `max.message.bytes` as the message says.",
     ),
     Entry(
         _E.COLLECTION_CREATED,
@@ -347,14 +383,15 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         _E.SWEEP_FINISHED,
         "debug",
-        ("store", "units", "duration_ms"),
+        ("units",),
         "Undo records of units that are final for long were deleted.",
     ),
     Entry(
         _E.OPERATOR_ACTION,
         "warning",
         ("unit", "action", "reason"),
-        "A person retried, resolved or cancelled a unit.",
+        "A person retried, resolved or cancelled a unit over HTTP; every such act is also a row of "
+        "`coordinator.audit`.",
     ),
     Entry(
         _E.HTTP_FAILED,
@@ -368,7 +405,7 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         "warning",
         ("logger", "repeated", *_ERROR_FIELDS, "error.stack"),
         "A warning or an error of a library (drivers, asyncio); repeats are counted, not shown. "
-        "The level is the library's.",
+        "The level is the library's, but for aiokafka's retries, which are warnings.",
         "Usually none: what matters has an event of its own.",
     ),
     Entry(

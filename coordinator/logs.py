@@ -217,7 +217,7 @@ class _LibraryHandler(logging.Handler):
             if record.exc_info and record.exc_info[1] is not None:
                 fields["error"] = record.exc_info[1]
             message = record.getMessage()[:_TEXT_CHARACTERS_MAX]
-            method = _LOG.error if record.levelno >= logging.ERROR else _LOG.warning
+            method = _LOG.error if _is_grave(record) else _LOG.warning
             method(LogEvent.LIBRARY_MESSAGE, message, **fields)
         except Exception:
             # As the standard library does: a log line must not take its caller down.
@@ -235,6 +235,18 @@ class _LibraryHandler(logging.Handler):
             self._seen.clear()
         self._seen[kind] = [now, 0]
         return entry[1] if entry is not None else 0
+
+
+def _is_grave(record: logging.LogRecord) -> bool:
+    """Whether a library's line is an error of ours.
+
+    aiokafka calls each of its own retries an error, several a second while a broker is away. What
+    it gives up on it raises, and that has an event of ours; with a traceback it is a fault.
+    """
+    if record.levelno < logging.ERROR:
+        return False
+    is_retry = record.name.partition(".")[0] == "aiokafka" and not record.exc_info
+    return not is_retry
 
 
 _SINK = _Sink()

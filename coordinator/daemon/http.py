@@ -155,14 +155,27 @@ class HttpServer:
             isinstance(reason, str) and 0 < len(reason) <= REASON_CHARACTERS_MAX
         ):
             return self._fault(400, "invalid", "reason must be a string of 1 to 1000 characters.")
-        api = self._api()
-        if action == "retry":
-            return _json(_as_promised(await api.retry(unit_id, reason)))
-        if action == "cancel":
-            return _json(_as_promised(await api.cancel(unit_id, reason)), 202)
-        if body.get("as") != Status.COMPENSATED or reason is None:
+        if action == "resolve" and (body.get("as") != Status.COMPENSATED or reason is None):
             return self._fault(400, "invalid", 'resolve takes {"as": "compensated", "reason": …}.')
-        return _json(_as_promised(await api.resolve(unit_id, Status.COMPENSATED, reason)))
+        view = await self._do(action, unit_id, reason)
+        log.warning(
+            LogEvent.OPERATOR_ACTION,
+            "A person has changed a unit over HTTP.",
+            unit=unit_id,
+            action=action,
+            reason=reason,
+        )
+        return _json(_as_promised(view), 202 if action == "cancel" else 200)
+
+    async def _do(self, action: str, unit_id: str, reason: str | None) -> UnitView:
+        api = self._api()
+        match action:
+            case "retry":
+                return await api.retry(unit_id, reason)
+            case "cancel":
+                return await api.cancel(unit_id, reason)
+            case _:
+                return await api.resolve(unit_id, Status.COMPENSATED, reason or "")
 
     def _api(self) -> UnitsApi:
         if self.units is None:

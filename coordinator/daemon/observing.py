@@ -61,7 +61,15 @@ class LoggingObserver:
             )
         if log.shows_debug:
             for unit in admitted.units:
-                log.debug(LogEvent.UNIT_ACCEPTED, "The intent is durable.", unit=unit.id)
+                log.debug(
+                    LogEvent.UNIT_ACCEPTED,
+                    "The intent is durable.",
+                    unit=unit.id,
+                    topic=unit.origin.topic,
+                    partition=unit.origin.partition,
+                    offset=unit.origin.offset,
+                    trace_id=_trace_id(unit),
+                )
 
     def refused_early(self, refused: RefusedEarly, origin: Origin) -> None:
         """Tell of a refusal before the journal (F2)."""
@@ -101,6 +109,7 @@ class LoggingObserver:
                 unit=unit.id,
                 status=status.value,
                 duration_ms=round(seconds * 1000, 1),
+                trace_id=_trace_id(unit),
             )
             return
         self._metrics.units_refused.labels(problem.code.value).inc()
@@ -112,6 +121,7 @@ class LoggingObserver:
             duration_ms=round(seconds * 1000, 1),
             code=problem.code.value,
             entity=problem.entity,
+            trace_id=_trace_id(unit),
         )
 
     def parked(self, unit: Unit, problem: Problem) -> None:
@@ -202,3 +212,11 @@ class LoggingObserver:
         if store == JOURNAL and self._journal_store is not None:
             return (JOURNAL, self._journal_store)
         return (store,)
+
+
+def _trace_id(unit: Unit) -> str | None:
+    """The trace's id in a W3C ``traceparent`` (version-trace-parent-flags)."""
+    if unit.traceparent is None:
+        return None
+    parts = unit.traceparent.split("-")
+    return parts[1] if len(parts) >= 4 else None

@@ -13,23 +13,22 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-import structlog
 from aiokafka.errors import KafkaError
 
 from coordinator.domain.errors import StoreError
-from coordinator.engine.ports import Message, Outbox
+from coordinator.domain.publishing import Message
+from coordinator.engine.ports import Outbox
 from coordinator.kafka.producer import BatchProducer
 from coordinator.kafka.sending import Sender
-
-RELAY_TOPIC_SET_ASIDE = "relay.topic_set_aside"
-RELAY_TOPIC_RESTORED = "relay.topic_restored"
+from coordinator.log_events import LogEvent
+from coordinator.logs import get_log
 
 _CHUNK_MESSAGES = 500
 _FIRST_RETRY_SECONDS = 0.5
 _RETRY_SECONDS_MAX = 30.0
 _TICK_SECONDS = 0.1
 
-_log = structlog.get_logger()
+_log = get_log()
 
 
 @dataclass(slots=True)
@@ -87,8 +86,8 @@ class AsideTopics:
             return
         self._topics[topic] = _Backoff(time.monotonic() + _FIRST_RETRY_SECONDS)
         _log.error(
-            RELAY_TOPIC_SET_ASIDE,
-            message=f"The topic {topic} refuses messages; they wait in order, others go on.",
+            LogEvent.RELAY_TOPIC_SET_ASIDE,
+            f"The topic {topic} refuses messages; they wait in order, others go on.",
             topic=topic,
             messages=messages,
             error=error,
@@ -145,8 +144,8 @@ class AsideTopics:
     def _restore(self, topic: str, state: _Backoff) -> bool:
         self._topics.pop(topic, None)
         _log.info(
-            RELAY_TOPIC_RESTORED,
-            message=f"The topic {topic} takes messages again; those set aside are published.",
+            LogEvent.RELAY_TOPIC_RESTORED,
+            f"The topic {topic} takes messages again; those set aside are published.",
             topic=topic,
             messages=state.restored,
         )

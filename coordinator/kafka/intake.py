@@ -30,15 +30,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from aiokafka import TopicPartition
 
 from coordinator.domain.errors import InvariantViolated
 from coordinator.engine.ports import Intake, Partition
 from coordinator.kafka.membership import ConsumerBroken, Membership
 from coordinator.kafka.watch import Watch
-
-INTAKE_REBUILT = "intake.rebuilt"
+from coordinator.log_events import LogEvent
+from coordinator.logs import get_log
 
 _FIRST_RETRY_SECONDS = 0.2
 _RETRY_SECONDS_MAX = 5.0
@@ -46,7 +45,7 @@ _FAILURES_BEFORE_ISOLATION = 2
 _STOP_SECONDS = 3.0
 _END_SECONDS = 0.8
 
-_log = structlog.get_logger()
+_log = get_log()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +166,8 @@ class UnitIntake:
                 found = member.found_unreadable or not broken.unpacking
                 self._unpacking_failures = 0 if found else self._unpacking_failures + 1
                 _log.warning(
-                    INTAKE_REBUILT,
-                    message="The consumer failed and is made anew from the journal's positions.",
+                    LogEvent.INTAKE_REBUILT,
+                    "The consumer failed and is made anew from the journal's positions.",
                     attempt=self._failures,
                     error=broken.cause,
                 )

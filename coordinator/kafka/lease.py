@@ -10,19 +10,16 @@ from __future__ import annotations
 import asyncio
 import time
 
-import structlog
-
 from coordinator.domain.errors import StoreError
 from coordinator.engine.ports import Outbox
-
-RELAY_STARTED = "relay.started"
-RELAY_LEASE_LOST = "relay.lease_lost"
+from coordinator.log_events import LogEvent
+from coordinator.logs import get_log
 
 _RENEW_SHARE = 1 / 3
 _ASK_SECONDS = 1.0
 _TRUST_SHARE = 0.8
 
-_log = structlog.get_logger()
+_log = get_log()
 
 
 class RelayLease:
@@ -43,8 +40,8 @@ class RelayLease:
             self._had = False
             self.taken.clear()
             _log.warning(
-                RELAY_LEASE_LOST,
-                message="The relay's lease is not ours any more; another daemon publishes.",
+                LogEvent.RELAY_LEASE_LOST,
+                "The relay's lease is not ours any more; another daemon publishes.",
             )
         return False
 
@@ -61,7 +58,7 @@ class RelayLease:
                 if not self._had and self.held():
                     self._had = True
                     self.taken.set()
-                    _log.info(RELAY_STARTED, message="This daemon publishes the outbox now.")
+                    _log.info(LogEvent.RELAY_STARTED, "This daemon publishes the outbox now.")
             elif ours is False:
                 self._held_until = 0.0
             renew_seconds = self._ttl_seconds * _RENEW_SHARE

@@ -12,7 +12,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import CorruptRecordException, KafkaError
 
@@ -20,15 +19,8 @@ from coordinator.domain.errors import StoreError
 from coordinator.engine.ports import Intake, Partition, Record
 from coordinator.kafka.consumer import GroupConsumer
 from coordinator.kafka.placement import BeyondEnd, Start, place
-
-INTAKE_ASSIGNED = "intake.assigned"
-INTAKE_REVOKED = "intake.revoked"
-INTAKE_PAUSED = "intake.paused"
-INTAKE_RESUMED = "intake.resumed"
-INTAKE_POSITION_LOST = "intake.position_lost"
-INTAKE_RECORDS_LOST = "intake.records_lost"
-INTAKE_PARTITION_PARKED = "intake.partition_parked"
-INTAKE_RETRIED = "intake.retried"
+from coordinator.log_events import LogEvent
+from coordinator.logs import get_log
 
 POLL_MS = 100
 _ROOM_LOOK_SECONDS = 0.005
@@ -39,7 +31,7 @@ _BEYOND_END_LOOKS = 3
 _BEYOND_END_SECONDS = 1.0
 _PARKED_LOOK_SECONDS = 5.0
 
-_log = structlog.get_logger()
+_log = get_log()
 
 
 class ConsumerBroken(Exception):
@@ -124,8 +116,8 @@ class Membership:
         self._place_at = 0.0
         for topic, numbers in _by_topic(partitions).items():
             _log.info(
-                INTAKE_ASSIGNED,
-                message="Partitions were assigned; reading goes on at the journal's positions.",
+                LogEvent.INTAKE_ASSIGNED,
+                "Partitions were assigned; reading goes on at the journal's positions.",
                 topic=topic,
                 partitions=numbers,
             )
@@ -135,8 +127,8 @@ class Membership:
         self._unplaced.clear()
         for topic, numbers in _by_topic(partitions).items():
             _log.info(
-                INTAKE_REVOKED,
-                message="Partitions are shared out anew.",
+                LogEvent.INTAKE_REVOKED,
+                "Partitions are shared out anew.",
                 topic=topic,
                 partitions=numbers,
             )
@@ -172,8 +164,8 @@ class Membership:
     def _start(self, partition: TopicPartition, start: Start) -> None:
         if start.lost:
             _log.error(
-                INTAKE_RECORDS_LOST,
-                message=f"Kafka's retention deleted {start.lost} records before they were read; "
+                LogEvent.INTAKE_RECORDS_LOST,
+                f"Kafka's retention deleted {start.lost} records before they were read; "
                 "reading goes on at the first that is left.",
                 topic=partition.topic,
                 partition=partition.partition,
@@ -203,8 +195,8 @@ class Membership:
         self.parked[partition] = position
         self._look_at_parked = time.monotonic() + _PARKED_LOOK_SECONDS
         _log.error(
-            INTAKE_PARTITION_PARKED,
-            message=f"The partition is not read any more: the journal stands at {position}, and "
+            LogEvent.INTAKE_PARTITION_PARKED,
+            f"The partition is not read any more: the journal stands at {position}, and "
             f"the log {why}. Set the journal's position for it, or bring the log back.",
             topic=partition.topic,
             partition=partition.partition,
@@ -237,8 +229,8 @@ class Membership:
                     self.paused = True
                     self.consumer.pause(self.consumer.assignment())
                     _log.warning(
-                        INTAKE_PAUSED,
-                        message="No more is read: the backlog is at its bound, or a store is away.",
+                        LogEvent.INTAKE_PAUSED,
+                        "No more is read: the backlog is at its bound, or a store is away.",
                     )
                     return False
                 await asyncio.sleep(_ROOM_LOOK_SECONDS)
@@ -247,7 +239,7 @@ class Membership:
             return False
         self.paused = False
         self.consumer.resume(self.consumer.assignment() - self.waiting)
-        _log.info(INTAKE_RESUMED, message="Reading goes on.")
+        _log.info(LogEvent.INTAKE_RESUMED, "Reading goes on.")
         return True
 
     async def _fetch(self, timeout_ms: int) -> list[Record]:
@@ -301,8 +293,8 @@ class Membership:
         for partition in partitions:
             offset = self.next_offsets.pop(partition, None)
             _log.warning(
-                INTAKE_POSITION_LOST,
-                message="Another daemon read this partition too; its records are sought again.",
+                LogEvent.INTAKE_POSITION_LOST,
+                "Another daemon read this partition too; its records are sought again.",
                 topic=partition.topic,
                 partition=partition.partition,
                 offset=offset,
@@ -313,8 +305,8 @@ class Membership:
         delay_seconds = min(_FIRST_RETRY_SECONDS * 2 ** min(self._failures, 8), _RETRY_SECONDS_MAX)
         self._place_at = time.monotonic() + delay_seconds
         _log.warning(
-            INTAKE_RETRIED,
-            message="Nothing is taken in for now: the journal or the brokers do not answer.",
+            LogEvent.INTAKE_RETRIED,
+            "Nothing is taken in for now: the journal or the brokers do not answer.",
             attempt=self._failures,
             retry_ms=int(delay_seconds * 1000),
             error=error,

@@ -35,7 +35,7 @@ from aiokafka.errors import (
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from coordinator.domain.errors import StoreUnavailable
-from coordinator.engine.ports import Message
+from coordinator.domain.publishing import Message
 from coordinator.kafka.ending import end_within
 
 DEFAULT_LIMIT_BYTES = 1_048_588

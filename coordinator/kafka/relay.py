@@ -30,19 +30,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import structlog
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from coordinator.domain.errors import InvariantViolated, StoreError, StoreUnavailable
-from coordinator.engine.ports import Message, Outbox
+from coordinator.domain.publishing import Message
+from coordinator.engine.ports import Outbox
 from coordinator.kafka.aside import AsideTopics
 from coordinator.kafka.lease import RelayLease
 from coordinator.kafka.producer import BatchProducer
 from coordinator.kafka.sending import Parcel, Sender
-
-RELAY_PUBLISHED = "relay.published"
-RELAY_RETRIED = "relay.retried"
-RELAY_REBUILT = "relay.rebuilt"
+from coordinator.log_events import LogEvent
+from coordinator.logs import get_log
 
 _POLL_SECONDS = 0.2
 _DRAIN_SECONDS = 5.0
@@ -50,7 +48,7 @@ _FLIGHTS_MAX = 2
 _FIRST_RETRY_SECONDS = 0.1
 _RETRY_SECONDS_MAX = 2.0
 
-_log = structlog.get_logger()
+_log = get_log()
 
 
 @dataclass(slots=True)
@@ -253,8 +251,8 @@ class Relay:
             return
         await self._finish(flight)
         _log.debug(
-            RELAY_PUBLISHED,
-            message=f"{count} messages are published.",
+            LogEvent.RELAY_PUBLISHED,
+            f"{count} messages are published.",
             messages=count,
             rows=len(flight.rows),
             duration_ms=round((time.monotonic() - flight.since) * 1000, 1),
@@ -304,8 +302,8 @@ class Relay:
                 flight.aside.setdefault(message.topic, []).append(message)
         if sent.failure is not None and flight.left:
             _log.warning(
-                RELAY_REBUILT,
-                message="The producer failed and is made anew; messages may be sent twice.",
+                LogEvent.RELAY_REBUILT,
+                "The producer failed and is made anew; messages may be sent twice.",
                 error=sent.failure,
             )
         return bool(flight.left)
@@ -381,8 +379,8 @@ class Relay:
 
     def _warn(self, store: str, error: Exception, attempt: int) -> None:
         _log.warning(
-            RELAY_RETRIED,
-            message="Publishing failed and is tried again; the messages wait in the outbox.",
+            LogEvent.RELAY_RETRIED,
+            "Publishing failed and is tried again; the messages wait in the outbox.",
             store=store,
             attempt=attempt,
             error=error,

@@ -16,7 +16,8 @@ from typing import Any
 
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
-from coordinator.engine.ports import Message, Partition
+from coordinator.domain.publishing import Message
+from coordinator.engine.ports import Partition
 from coordinator.kafka.partitioning import partition_of
 from coordinator.kafka.producer import REFUSALS, BatchProducer
 

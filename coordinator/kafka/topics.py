@@ -12,16 +12,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from coordinator.domain.errors import ConfigurationInvalid, StoreUnavailable
-
-TOPIC_CREATED = "topic.created"
-TOPIC_COMPACTED = "topic.compacted"
-TOPIC_TOO_SMALL = "topic.too_small"
+from coordinator.log_events import LogEvent
+from coordinator.logs import get_log
 
 DEAD_LETTER_MARGIN_BYTES = 64 * 1024
 """Room in a dead-letter topic for our headers, beside the largest record of its input topic."""
@@ -34,7 +31,7 @@ _POLICY = "cleanup.policy"
 TopicLimits = Mapping[str, int]
 """Topic → its `max.message.bytes`; a broker's own `message.max.bytes` shows in it as well."""
 
-_log = structlog.get_logger()
+_log = get_log()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +162,8 @@ async def _create(
         kind = for_code(code)
         if not code:
             _log.info(
-                TOPIC_CREATED,
-                message=f"The topic {name} was missing and was made.",
+                LogEvent.TOPIC_CREATED,
+                f"The topic {name} was missing and was made.",
                 topic=name,
                 partitions=partitions,
             )
@@ -196,15 +193,15 @@ def _warn(facts: Mapping[str, TopicFacts], dead_letters: Mapping[str, str]) -> N
             continue
         if "compact" in facts[source].cleanup_policy:
             _log.warning(
-                TOPIC_COMPACTED,
-                message=f"The topic {source} is compacted: Kafka may drop units unread.",
+                LogEvent.TOPIC_COMPACTED,
+                f"The topic {source} is compacted: Kafka may drop units unread.",
                 topic=source,
             )
         needed = facts[source].max_message_bytes + DEAD_LETTER_MARGIN_BYTES
         if facts[name].max_message_bytes < needed:
             _log.warning(
-                TOPIC_TOO_SMALL,
-                message=f"The largest records of {source} do not fit into {name}: "
+                LogEvent.TOPIC_TOO_SMALL,
+                f"The largest records of {source} do not fit into {name}: "
                 f"set its {_MAX_BYTES} to {needed}.",
                 topic=name,
                 bytes=facts[name].max_message_bytes,

@@ -10,21 +10,19 @@ from __future__ import annotations
 import asyncio
 import time
 
-import structlog
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from coordinator.engine.ports import Partition
 from coordinator.kafka.membership import Membership
-
-INTAKE_UNAVAILABLE = "intake.unavailable"
-INTAKE_COMMIT_FAILED = "intake.commit_failed"
+from coordinator.log_events import LogEvent
+from coordinator.logs import get_log
 
 _LOOK_SECONDS = 2.0
 _COMMIT_SECONDS = 5.0
 _SILENT_SECONDS_MAX = 30.0
 
-_log = structlog.get_logger()
+_log = get_log()
 
 
 class Watch:
@@ -59,8 +57,8 @@ class Watch:
             self.reachable = False
             self._attempt += 1
             _log.warning(
-                INTAKE_UNAVAILABLE,
-                message="The brokers do not answer; the units wait in their topics.",
+                LogEvent.INTAKE_UNAVAILABLE,
+                "The brokers do not answer; the units wait in their topics.",
                 attempt=self._attempt,
                 error=error,
             )
@@ -93,7 +91,7 @@ class Watch:
             self._committed = offsets
         except (KafkaError, TimeoutError) as error:
             _log.debug(
-                INTAKE_COMMIT_FAILED,
-                message="Kafka did not take our offsets; only its lag tools use them.",
+                LogEvent.INTAKE_COMMIT_FAILED,
+                "Kafka did not take our offsets; only its lag tools use them.",
                 error=error,
             )

@@ -11,7 +11,6 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
-from structlog.testing import capture_logs
 
 from coordinator.devstack.kafka import Kafka
 from coordinator.domain.errors import Fenced
@@ -27,6 +26,7 @@ from tests.integration.test_kafka_ports import (
     running,
     until,
 )
+from tests.log_capture import captured_log
 
 pytestmark = pytest.mark.integration
 
@@ -113,7 +113,7 @@ async def test_a_lost_position_is_sought_again(kafka_bootstrap: str, kafka_prefi
     await _send(kafka_bootstrap, topic, _numbers(10))
     port = MemoryIntake()
     port.steal[topic, 0] = 6  # another daemon has read so far
-    with capture_logs() as logs:
+    with captured_log() as logs:
         async with running(UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)):
             await until(lambda: port.at.get((topic, 0)) == 10, "the rest is read")
     assert port.values(0) == _numbers(4, start=6)
@@ -145,7 +145,7 @@ async def test_records_that_retention_ate_are_an_error_and_reading_goes_on(
         await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(7)})
     port = MemoryIntake()
     port.at[topic, 0] = 2
-    with capture_logs() as logs:
+    with captured_log() as logs:
         async with running(UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)):
             await until(lambda: port.at[topic, 0] == 10, "the rest is read")
     assert port.values(0) == _numbers(3, start=7)
@@ -164,7 +164,7 @@ async def test_a_log_that_ends_before_the_position_is_parked_until_a_person_says
     port = MemoryIntake()
     port.at[topic, 0] = 100
     intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
-    with capture_logs() as logs:
+    with captured_log() as logs:
         async with running(intake):
             await until(lambda: intake.state().parked, "it is parked")
             await until(lambda: port.values(1) == _numbers(3), "the other partition is read")
@@ -278,7 +278,7 @@ async def test_kafkas_offsets_follow_for_its_lag_tools(
 async def test_it_stops_fast_with_the_brokers_away() -> None:
     intake = UnitIntake("127.0.0.1:1", "group", ["units"], MemoryIntake())
     stop = asyncio.Event()
-    with capture_logs() as logs:
+    with captured_log() as logs:
         task = asyncio.create_task(intake.run(stop))
         await until(lambda: len(_rebuilt(logs)) >= 2, "it tries more than once")
         assert not intake.state().ready

@@ -12,7 +12,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from coordinator.domain.errors import StoreUnavailable
-from coordinator.engine.ports import Message, Partition, Record
+from coordinator.domain.publishing import Message
+from coordinator.engine.ports import Partition, Record
 
 
 class MemoryIntake:

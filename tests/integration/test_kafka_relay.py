@@ -9,11 +9,10 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.partitioner import DefaultPartitioner
-from structlog.testing import capture_logs
 
 from coordinator.devstack.kafka import Kafka
 from coordinator.domain.errors import Fenced
-from coordinator.engine.ports import Message
+from coordinator.domain.publishing import Message
 from coordinator.kafka.relay import Relay
 from coordinator.kafka.topics import ensure_topics
 from tests.integration.test_kafka_ports import (
@@ -24,6 +23,7 @@ from tests.integration.test_kafka_ports import (
     running,
     until,
 )
+from tests.log_capture import captured_log
 
 pytestmark = pytest.mark.integration
 
@@ -136,7 +136,7 @@ async def test_a_topic_that_is_not_there_waits_and_comes_back_in_order(
     bad = f"{kafka_prefix}bad"
     outbox, wake = MemoryOutbox(), asyncio.Event()
     relay = Relay(kafka_bootstrap, outbox, wake, rows_max=2)
-    with capture_logs() as logs:
+    with captured_log() as logs:
         async with running(relay):
             for start in range(0, 100, 10):
                 both = zip(_messages(bad, 3, 10, start), _messages(good, 3, 10, start), strict=True)
@@ -277,7 +277,7 @@ async def test_it_stops_in_time_with_the_brokers_away() -> None:
     outbox, wake = MemoryOutbox(), asyncio.Event()
     outbox.put(wake, *_messages("t", 2, 4))
     relay = Relay("127.0.0.1:1", outbox, wake)
-    with capture_logs() as logs:
+    with captured_log() as logs:
         stop = asyncio.Event()
         task = asyncio.create_task(relay.run(stop))
         await until(lambda: len([x for x in logs if x["event"] == "relay.retried"]) > 1, "it tries")

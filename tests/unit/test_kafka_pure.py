@@ -9,7 +9,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.engine.ports import Message
+from coordinator.domain.publishing import Message
 from coordinator.kafka.ending import end_within
 from coordinator.kafka.partitioning import partition_of
 from coordinator.kafka.placement import BeyondEnd, Start, place

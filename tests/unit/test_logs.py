@@ -9,7 +9,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -140,6 +140,38 @@ def test_library_warnings_come_along_and_repeats_are_held_back(log_file: LogFile
     assert line["message"] == "no broker, attempt 0"
 
 
+def test_what_aiokafka_retries_by_itself_is_no_error_of_ours(log_file: LogFile) -> None:
+    library = logging.getLogger("aiokafka.consumer.test")
+    for _ in range(3):
+        library.error("Group Coordinator Request failed: %s", LookupError("not available"))
+    try:
+        raise LookupError("a fault")
+    except LookupError:
+        library.exception("Unexpected error in coordinator routine")
+    logging.getLogger("asyncio").error("Task exception was never retrieved")
+    levels = [(line["level"], line["message"][:11]) for line in log_file.lines()]
+    assert levels == [
+        ("warning", "Group Coord"),
+        ("error", "Unexpected "),
+        ("error", "Task except"),
+    ]
+
+
+def test_repeats_are_counted_when_their_time_is_over(
+    log_file: LogFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_ns = 10**18
+    monkeypatch.setattr(logs, "time_ns", lambda: now_ns)
+    library = logging.getLogger("aiokafka.quiet.test")
+    for second in (0, 1, 9, 11, 12):
+        now_ns = 10**18 + second * 10**9
+        library.error("no broker, second %d", second)
+    assert [(line["message"], line.get("repeated")) for line in log_file.lines()] == [
+        ("no broker, second 0", None),
+        ("no broker, second 11", 2),
+    ]
+
+
 def test_a_reader_that_does_not_read_costs_lines_and_no_time() -> None:
     reader, writer = os.pipe()
     lines = LineWriter(writer, on_dropped=lambda n: b"dropped %d\n" % n, buffer_bytes_max=200_000)
@@ -196,20 +228,73 @@ def test_names_are_dotted_and_levels_known() -> None:
             assert entry.remedy != "None needed."
 
 
+class Call(NamedTuple):
+    """A call of a log method somewhere in the package."""
+
+    place: str
+    events: tuple[str, ...]
+    fields: frozenset[str]
+
+
+def calls() -> Iterator[Call]:
+    for path in sorted((ROOT / "coordinator").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            events = named(node.args[0]) if node.args else ()
+            if events or is_log_method(node.func):
+                given = frozenset(each.arg for each in node.keywords if each.arg is not None)
+                yield Call(f"{path.relative_to(ROOT)}:{node.lineno}", events, given)
+
+
+def named(argument: ast.expr) -> tuple[str, ...]:
+    """The events that a first argument can be, none when it is something else."""
+    if isinstance(argument, ast.IfExp):
+        return (*named(argument.body), *named(argument.orelse))
+    text = ast.unparse(argument)
+    return (text.removeprefix("LogEvent."),) if text.startswith("LogEvent.") else ()
+
+
+def is_log_method(function: ast.expr) -> bool:
+    if not isinstance(function, ast.Attribute):
+        return False
+    is_log = ast.unparse(function.value).lower().endswith("log")
+    return is_log and function.attr in ("debug", "info", "warning", "error", "exception")
+
+
+def test_every_call_in_the_package_names_an_event_of_the_catalogue() -> None:
+    known = {each.name for each in LogEvent}
+    found = list(calls())
+    assert len(found) > 40
+    assert [call.place for call in found if not call.events or set(call.events) - known] == []
+
+
+def test_every_event_is_logged_somewhere() -> None:
+    used = {event for call in calls() for event in call.events}
+    elsewhere = {"LIBRARY_MESSAGE", "LOG_DROPPED"}  # by `logs` itself
+    assert {each.name for each in LogEvent} - used - elsewhere == set()
+
+
+def test_there_is_no_other_way_to_log() -> None:
+    texts = {path: path.read_text() for path in (ROOT / "coordinator").rglob("*.py")}
+    others = [
+        path.name
+        for path, text in texts.items()
+        if re.search("^(import|from) structlog", text, re.M)
+    ]
+    assert others == ["logs.py"]
+
+
 def test_calls_pass_only_the_fields_of_their_event() -> None:
     fields = {entry.event.name: {*entry.fields} for entry in CATALOGUE}
     for known in fields.values():
         known.update(["error"] if "error.type" in known else [])
-    unlisted = []
-    for path in sorted((ROOT / "coordinator").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call) or not node.args:
-                continue
-            event = ast.unparse(node.args[0])
-            if event.startswith("LogEvent.") and event[9:] in fields:
-                given = {keyword.arg for keyword in node.keywords if keyword.arg is not None}
-                extra = given - fields[event[9:]]
-                unlisted += [f"{path.name}:{node.lineno} {field}" for field in sorted(extra)]
+    unlisted = [
+        f"{call.place} {field}"
+        for call in calls()
+        for event in call.events
+        for field in sorted(call.fields - fields[event])
+    ]
     assert unlisted == [], "add the fields to the event's entry in coordinator/log_events.py"
 
 
