@@ -191,9 +191,7 @@ def _assign(
     if entity.version is not None:
         assigned[entity.version] = _version(operation, image.get(entity.version)) + 1
     after = {**image, **assigned, **dict.fromkeys(unset)}
-    return Write(
-        position, operation, Effect.UPDATED, image, after, assigned, unset, deltas or None
-    )
+    return Write(position, operation, Effect.UPDATED, image, after, assigned, unset, deltas or None)
 
 
 def _delete(entity: Entity, position: int, operation: Operation, image: Image | None) -> Write:

@@ -88,7 +88,8 @@ def test_queues_agree_with_the_definition(data: st.DataObject) -> None:
             assert queues.release(seq) == freed
         else:
             seq = data.draw(st.integers(1, 60).filter(lambda number: number not in model.held))
-            requests = claims(*data.draw(REQUESTS).items())
+            wanted = data.draw(REQUESTS)
+            requests = claims(*wanted.items())
             model.held[seq] = requests
             assert queues.claim(seq, requests) == model.is_free(seq)
         for seq in model.held:
