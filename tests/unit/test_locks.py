@@ -80,7 +80,7 @@ def test_queues_agree_with_the_definition(data: st.DataObject) -> None:
     """I5, whatever comes and goes, older ones included."""
     queues, model = LockQueues(), Model()
     for _ in range(data.draw(st.integers(1, 30))):
-        if model.held and data.draw(st.booleans()):
+        if data.draw(st.booleans()) and model.held:
             seq = data.draw(st.sampled_from(sorted(model.held)))
             before = {each for each in model.held if not model.is_free(each)}
             del model.held[seq]
