@@ -56,6 +56,7 @@ class World:
         self.topics = Topics(servers.kafka_bootstrap, f"{self.name}.", self._tail)
         self.settings: Json = self._default_settings()
         self.daemon = Daemon(folder / "coordinator.toml", folder / "daemon.log", self.address)
+        self.others: list[Daemon] = []
         self._databases: list[str] = []
         self._connections: list[asyncpg.Connection] = []
 
@@ -146,9 +147,11 @@ class World:
             for connection in self._connections:
                 last_first.callback(connection.terminate)
             last_first.push_async_callback(self.topics.close)
-            last_first.callback(self.daemon.kill)
-            if self.daemon.exit_code() is None:
-                await self.daemon.stop()
+            for daemon in (self.daemon, *self.others):
+                last_first.callback(daemon.kill)
+            for daemon in (self.daemon, *self.others):
+                if daemon.exit_code() is None:
+                    await daemon.stop()
 
     async def _drop(self) -> None:
         admin = await asyncpg.connect(self._admin_dsn)
@@ -178,6 +181,16 @@ class World:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "coordinator.toml").write_text(config_text(self.settings))
         (self.folder / "entities.toml").write_text(config_text(self.entities))
+
+    async def another_daemon(self) -> Daemon:
+        """Start one more daemon beside the first: the same group, stores and topics."""
+        address = f"127.0.0.1:{free_port()}"
+        config = self.folder / f"coordinator-{len(self.others) + 2}.toml"
+        config.write_text(config_text(self.settings | {"http": {"listen": address}}))
+        other = Daemon(config, config.with_suffix(".log"), address)
+        self.others.append(other)
+        await other.start()
+        return other
 
     # --- stores ---------------------------------------------------------------------------------
 
