@@ -81,7 +81,9 @@ class EntityTable(Table):
         None, description="An integer column or member that we count up with every write."
     )
     operations: list[OperationName] | None = Field(
-        None, description="The operations that are allowed."
+        None,
+        description="The operations that are allowed.",
+        json_schema_extra={"shown": "all"},
     )
     on_foreign_write: PolicyName = Field(
         "park", description="What undo does where somebody else wrote in between."

@@ -13,7 +13,7 @@ from coordinator.domain.entity import Entity, Reference
 from coordinator.domain.operation import OperationKind
 from coordinator.mapping.catalog import LiveForeignKey, PostgresqlCatalog, TableName
 from coordinator.mapping.declaration import Declaration
-from coordinator.mapping.names import DEFAULT_SCHEMA
+from coordinator.mapping.live_tables import table_of
 
 _SPREADING: Final = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
@@ -22,7 +22,7 @@ def foreign_key_mistakes(
     declarations: Iterable[Declaration], catalog: PostgresqlCatalog, *, is_journals: bool
 ) -> list[str]:
     """Give every mistake about foreign keys of one store. ``is_journals``: the pivot is there."""
-    by_table = {_table_of(each.entity): each for each in declarations}
+    by_table = {table_of(each.entity): each for each in declarations}
     found: dict[str, None] = {}  # once each: partitions repeat the keys of their table
     for foreign_key in catalog.foreign_keys:
         for mistake in _mistakes(foreign_key, by_table, is_journals=is_journals):
@@ -72,10 +72,6 @@ def _advice(foreign_key: LiveForeignKey, referred: Entity) -> str:
             "references cannot name it"
         )
     return f'{known}; add {columns} = "{referred.name}.{referred.key}"'
-
-
-def _table_of(entity: Entity) -> TableName:
-    return entity.schema or DEFAULT_SCHEMA, entity.table
 
 
 def _shown(table: TableName) -> str:

@@ -76,7 +76,7 @@ def _is_port(text: str) -> bool:
 
 
 def _check_authority(parts: SplitResult) -> None:
-    if parts.fragment or parts.netloc.count("@") > 1 or (not parts.netloc and "@" in parts.path):
+    if parts.fragment or parts.netloc.count("@") > 1 or "@" in parts.path:
         raise ValueError("holds a # or @ that must be URL-encoded (%23, %40)")
 
 

@@ -85,7 +85,7 @@ class Journal(Section):
     store: Text | None = Field(
         None, description="A postgresql store whose database holds the journal."
     )
-    dsn: Dsn | None = Field(None, description="A database of the journal's own. A secret.")
+    dsn: Dsn | None = Field(None, description="A database of the journal's own.")
     migrate: bool = Field(
         True, description="Whether `run` brings the journal's tables up to date by itself."
     )
@@ -216,7 +216,7 @@ class PostgresqlStore(Section):
     """A PostgreSQL database."""
 
     kind: Literal["postgresql"] = Field(description="What kind of store it is.")
-    dsn: Dsn = Field(description="`postgresql://user:password@host:port/database`. A secret.")
+    dsn: Dsn = Field(description="`postgresql://user:password@host:port/database`.")
     pool_min_size: int = Field(1, ge=0, le=1_000, description="Connections that are kept open.")
     pool_max_size: int = Field(10, ge=1, le=1_000, description="Connections at most.")
     lock_timeout_ms: int = Field(
@@ -232,7 +232,7 @@ class MongodbStore(Section):
     """A MongoDB database; its server must be a replica set."""
 
     kind: Literal["mongodb"] = Field(description="What kind of store it is.")
-    uri: Uri = Field(description="`mongodb://user:password@host:port/?replicaSet=rs0`. A secret.")
+    uri: Uri = Field(description="`mongodb://user:password@host:port/?replicaSet=rs0`.")
     database: Annotated[str, AfterValidator(_check_database)] = Field(
         description="The database's name."
     )
@@ -254,7 +254,7 @@ class Settings(Section):
 
     entities: Annotated[Path, Field(strict=False)] = Field(
         Path("entities.toml"),
-        description="The mapping: a TOML file, or a folder of them. Relative to this file.",
+        description="The mapping: a TOML file or a folder of them, relative to `coordinator.toml`.",
     )
     journal: Journal
     kafka: Kafka

@@ -333,6 +333,15 @@ def test_a_column_that_inserts_cannot_fill() -> None:
     assert not compare(declare("thing", operations=update), ledger=postgresql(live)).warnings
 
 
+def test_a_field_that_nobody_may_fill_is_warned_of() -> None:
+    stuck = Field("f", FieldType.STRING, read_only=True)
+    live = table("things", column("f", "text"))
+    (warning,) = compare(declare("thing", stuck), ledger=postgresql(live)).warnings
+    assert warning.startswith("e.toml: thing.fields.f: it is read_only, not nullable and has no")
+    identity = table("things", column("f", "text", identity=True))
+    assert not compare(declare("thing", stuck), ledger=postgresql(identity)).warnings
+
+
 def test_what_also_acts_is_warned_of() -> None:
     live = table("things", triggers=("audit",), rules=("mirror",), row_security=True)
     found = compare(declare("thing"), ledger=postgresql(live)).warnings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from textwrap import dedent
@@ -10,6 +11,8 @@ import pytest
 
 from coordinator.domain.errors import ConfigurationInvalid
 from coordinator.settings import MongodbStore, PostgresqlStore, load_settings
+from coordinator.settings.reference import reference_page
+from coordinator.settings.sources import known_places, variable_of
 
 SMALL = """
     entities = "entities.toml"
@@ -83,6 +86,29 @@ def test_every_start_is_a_new_worker(write: Write) -> None:
 def test_the_shipped_configuration_is_valid() -> None:
     settings = load_settings(Path("config/coordinator.toml"), {}, {})
     assert settings.entities == Path("config/entities.toml")
+
+
+def test_what_the_shipped_configuration_comments_out_is_the_default(tmp_path: Path) -> None:
+    shipped = Path("config/coordinator.toml").read_text()
+    own = re.compile(r"^# (?=(?!name|dsn)\w+ = )", re.MULTILINE)
+    assert len(own.findall(shipped)) > 20
+    path = tmp_path / "coordinator.toml"
+    path.write_text(shipped)
+    defaults = load_settings(path, {"worker.name": "one"}, {})
+    path.write_text(own.sub("", shipped))
+    assert load_settings(path, {"worker.name": "one"}, {}) == defaults
+
+
+def test_the_reference_page_is_that_of_the_models() -> None:
+    """`python -m coordinator.settings > docs/reference/configuration.md` brings it up to date."""
+    assert Path("docs/reference/configuration.md").read_text() == reference_page()
+
+
+def test_the_reference_page_tells_every_setting_and_its_variable() -> None:
+    page = reference_page()
+    for place in known_places():
+        assert f"| `{place[-1]}` |" in page
+        assert f"`{variable_of(place)}`" in page
 
 
 def test_settings_cannot_be_changed(write: Write) -> None:
