@@ -26,6 +26,7 @@ from coordinator.daemon.supervisor import Supervisor
 from coordinator.daemon.system_clock import SystemChance, SystemClock
 from coordinator.domain.errors import StoreError
 from coordinator.engine.ports import JOURNAL
+from coordinator.fault_points import FaultPoint, reach
 from coordinator.journal.workers import application_name
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
@@ -109,7 +110,9 @@ class _Daemon:
 
     async def _enrol(self, journal: JournalAccess, stores: Stores) -> None:
         await journal.mappings.remember(stores.mapping)
+        reach(FaultPoint.ENROL_BEFORE)
         await stores.enrol(journal.worker, self._settings.worker.lanes)
+        reach(FaultPoint.ENROL_AFTER)
 
     def _supervise(self, assembly: Assembly) -> None:
         """Give every task to the supervisor, and the drain its steps."""

@@ -9,6 +9,7 @@ import asyncpg
 from coordinator import postgres_pool
 from coordinator.domain.errors import ConfigurationInvalid
 from coordinator.engine.ports import JOURNAL
+from coordinator.fault_points import FaultPoint, reach
 from coordinator.journal.mappings import JournaledMappings
 from coordinator.journal.migrate import migrate, pending
 from coordinator.journal.workers import application_name, register
@@ -50,12 +51,14 @@ async def open_journal(settings: Settings) -> JournalAccess:
     try:
         async with postgres_pool.connected(first, JOURNAL) as connection:
             await prepare_journal(connection, may_migrate=settings.journal.migrate)
+            reach(FaultPoint.REGISTER_BEFORE)
             worker = await register(
                 connection,
                 settings.worker.name,
                 settings.worker.lanes,
                 settings.worker.lease_ttl_seconds,
             )
+            reach(FaultPoint.REGISTER_AFTER)
             journal_id = str(await connection.fetchval("SELECT id FROM coordinator.journal"))
     finally:
         await postgres_pool.close_pool(first)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from coordinator.domain.errors import StoreError
 from coordinator.engine.observer import Observer
 from coordinator.engine.ports import Journal, Participant
+from coordinator.fault_points import FaultPoint, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,9 @@ class Sweeping:
             if not ids:
                 continue
             try:
+                reach(FaultPoint.SWEEP_STORE_BEFORE, store)
                 await participant.sweep(ids)
+                reach(FaultPoint.SWEEP_STORE_AFTER, store)
             except StoreError as error:
                 failed.add(store)
                 self._observer.duty_failed(f"sweep at {store}", error.message)

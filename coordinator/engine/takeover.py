@@ -14,6 +14,7 @@ from coordinator.engine.membership import Membership
 from coordinator.engine.observer import Observer
 from coordinator.engine.ports import Participant, Workers
 from coordinator.engine.schedule import Schedule
+from coordinator.fault_points import FaultPoint, reach
 
 
 class Takeover:
@@ -44,15 +45,20 @@ class Takeover:
         return came
 
     async def _take_over(self, worker: int) -> int:
+        reach(FaultPoint.FENCE_JOURNAL_BEFORE)
         if not await self._workers.fence(worker):
             return 0
+        reach(FaultPoint.FENCE_JOURNAL_AFTER)
         fenced = set(await self._workers.fenced_stores(worker))
         for store, participant in self._participants.items():
             if store in fenced or store in self._schedule.away:
                 continue
             try:
+                reach(FaultPoint.FENCE_STORE_BEFORE, store)
                 await participant.fence(worker)
+                reach(FaultPoint.FENCE_STORE_AFTER, store)
                 await self._workers.record_fenced(worker, store)
+                reach(FaultPoint.FENCE_RECORDED, store)
             except StoreError as error:
                 self._observer.duty_failed(f"fence worker {worker} at {store}", error.message)
                 continue

@@ -15,6 +15,7 @@ from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.operation import Unit
 from coordinator.domain.plan_json import plan_as_json
 from coordinator.engine.ports import AdmissionBatch, Admitted, Partition
+from coordinator.fault_points import FaultPoint, reach
 from coordinator.journal.packing import pack
 from coordinator.journal.session import reading, single_statement
 
@@ -47,8 +48,10 @@ class JournalAdmission:
     async def admit(self, batch: AdmissionBatch, mapping: EntityMapping) -> Admitted:
         """Journal a batch; see `coordinator.engine.ports.Journal.admit`."""
         arguments = self._arguments(batch, mapping)
+        reach(FaultPoint.ADMIT_BEFORE)
         async with single_statement(self._pool) as connection:
             row = await connection.fetchrow(_ADMIT, *arguments)
+        reach(FaultPoint.ADMIT_AFTER)
         return _admitted(batch, mapping, row)
 
     def _arguments(self, batch: AdmissionBatch, mapping: EntityMapping) -> tuple[Any, ...]:

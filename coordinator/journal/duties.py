@@ -13,6 +13,7 @@ from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin
 from coordinator.domain.publishing import Message
 from coordinator.engine.ports import JOURNAL, OpenUnit
+from coordinator.fault_points import FaultPoint, reach
 from coordinator.journal.mappings import JournaledMappings
 from coordinator.journal.open_units import COLUMNS, open_units
 from coordinator.journal.packing import pack
@@ -77,6 +78,7 @@ class JournalDuties:
         async with reading(self._pool) as connection:
             if not await connection.fetchval("SELECT EXISTS (TABLE coordinator.newcomers)"):
                 return 0
+        reach(FaultPoint.NEWCOMERS_BEFORE)
         async with postgres_pool.transaction(self._pool, JOURNAL) as connection:
             with own_statement():
                 rows = await connection.fetch(
@@ -97,6 +99,8 @@ class JournalDuties:
                 await connection.execute(
                     "INSERT INTO coordinator.outbox (messages) VALUES ($1)", pack(messages)
                 )
+            reach(FaultPoint.NEWCOMERS_WRITTEN)
+        reach(FaultPoint.NEWCOMERS_AFTER)
         return len(rows)
 
     def _answer(self, row: Mapping[str, Any]) -> list[Message]:
@@ -151,15 +155,18 @@ class JournalDuties:
 
     async def swept(self, unit_ids: Sequence[str]) -> None:
         """Every participant has confirmed the sweep of these units."""
+        reach(FaultPoint.SWEPT_BEFORE)
         async with single_statement(self._pool) as connection:
             await connection.execute(
                 "UPDATE coordinator.units SET swept = true"
                 " WHERE id = ANY ($1) AND finished_at IS NOT NULL",
                 list(unit_ids),
             )
+        reach(FaultPoint.SWEPT_AFTER)
 
     async def forget(self, retention_days: float, limit: int) -> int:
         """Delete swept units that are final for longer than the retention; how many."""
+        reach(FaultPoint.FORGET_BEFORE)
         async with single_statement(self._pool) as connection:
             gone: str = await connection.execute(
                 "DELETE FROM coordinator.units WHERE seq IN ("
@@ -171,4 +178,5 @@ class JournalDuties:
                 retention_days,
                 limit,
             )
+        reach(FaultPoint.FORGET_AFTER)
         return int(gone.rsplit(maxsplit=1)[-1])

@@ -19,6 +19,7 @@ from coordinator.domain.errors import Problem
 from coordinator.domain.lifecycle import FINAL_STATUSES, Status, Transition, next_status
 from coordinator.engine.ports import JOURNAL
 from coordinator.engine.units_api import ActionRefused, UnitUnknown, UnitView
+from coordinator.fault_points import FaultPoint, reach
 from coordinator.journal.open_units import problem_of
 from coordinator.journal.packing import pack
 from coordinator.journal.session import own_statement, reading
@@ -72,6 +73,8 @@ class JournalOperators:
                     after.value,
                 )
                 await self._audit(connection, "retry", unit_id, reason)
+            reach(FaultPoint.VERB_BEFORE)
+        reach(FaultPoint.VERB_AFTER)
         return await self._shown(unit_id)
 
     async def resolve(self, unit_id: str, as_status: str, reason: str) -> UnitView:
@@ -119,6 +122,8 @@ class JournalOperators:
                     pack(messages),
                 )
                 await self._audit(connection, "resolve", unit_id, reason)
+            reach(FaultPoint.VERB_BEFORE)
+        reach(FaultPoint.VERB_AFTER)
         return await self._shown(unit_id)
 
     async def cancel(self, unit_id: str, reason: str | None) -> UnitView:

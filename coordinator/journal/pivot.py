@@ -25,6 +25,7 @@ from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Done, Message
 from coordinator.domain.refusals import cancelled, too_late
 from coordinator.engine.ports import JOURNAL, Candidate, Concluded, Ending, Refusal
+from coordinator.fault_points import FaultPoint, reach
 from coordinator.journal.packing import pack
 from coordinator.journal.session import fence_told, own_statement
 
@@ -127,8 +128,10 @@ class JournalPivot:
         units = {each.unit.seq: each.unit for each in candidates}
         units.update({each.unit.seq: each.unit for each in refusals})
         decided = _Decided()
+        reach(FaultPoint.PIVOT_BEFORE)
         async with postgres_pool.transaction(self._pool, JOURNAL) as connection:
             held = await self._hold(connection, units, Status.ACCEPTED, decided)
+            reach(FaultPoint.PIVOT_HELD)
             going = []
             for candidate in candidates:
                 row = held.get(candidate.unit.seq)
@@ -143,7 +146,10 @@ class JournalPivot:
                 if refusal.unit.seq in held:
                     self._refuse(decided, refusal.unit, refusal.problem, in_doubt=refusal.in_doubt)
             await self._commit_units(connection, going, decided)
+            reach(FaultPoint.PIVOT_WRITTEN)
             await self._write(connection, decided)
+            reach(FaultPoint.PIVOT_CONCLUDED)
+        reach(FaultPoint.PIVOT_AFTER)
         return decided.result()
 
     async def _commit_units(
@@ -216,6 +222,7 @@ class JournalPivot:
         """End compensations: status, outcome, locks released; see the port."""
         units = {each.unit.seq: each.unit for each in endings}
         decided = _Decided()
+        reach(FaultPoint.FINISH_BEFORE)
         async with postgres_pool.transaction(self._pool, JOURNAL) as connection:
             held = await self._hold(connection, units, Status.COMPENSATING, decided)
             for ending in endings:
@@ -228,6 +235,8 @@ class JournalPivot:
                 after = next_status(Status.COMPENSATING, way)
                 self._end(decided, ending.unit, Status.COMPENSATING, after, ending.cause)
             await self._write(connection, decided)
+            reach(FaultPoint.FINISH_CONCLUDED)
+        reach(FaultPoint.FINISH_AFTER)
         return decided.result()
 
     def _park(self, decided: _Decided, ending: Ending) -> None:

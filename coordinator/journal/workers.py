@@ -16,6 +16,7 @@ import asyncpg
 from coordinator import postgres_pool
 from coordinator.domain.errors import Fenced, StoreBusy
 from coordinator.engine.ports import JOURNAL, OpenUnit
+from coordinator.fault_points import FaultPoint, reach
 from coordinator.journal.mappings import JournaledMappings
 from coordinator.journal.open_units import COLUMNS, open_units
 from coordinator.journal.session import fence_told, own_statement, reading, single_statement
@@ -69,6 +70,7 @@ class JournalWorkers:
 
     async def beat(self) -> datetime:
         """Renew the lease by its TTL from now; give the journal's time; `Fenced` if it is lost."""
+        reach(FaultPoint.HEARTBEAT_BEFORE)
         async with single_statement(self._pool) as connection:
             told: datetime | None = await connection.fetchval(
                 "UPDATE coordinator.heartbeats h"
@@ -79,18 +81,21 @@ class JournalWorkers:
                 self._worker,
                 self._ttl,
             )
+        reach(FaultPoint.HEARTBEAT_AFTER)
         if told is None:
             raise Fenced("another worker has taken over this one's units")
         return told
 
     async def leave(self) -> None:
         """Let the lease expire now, so that another worker takes over at once."""
+        reach(FaultPoint.LEAVE_BEFORE)
         async with single_statement(self._pool) as connection:
             await connection.execute(
                 "UPDATE coordinator.heartbeats SET expires_at = clock_timestamp()"
                 " WHERE worker = $1",
                 self._worker,
             )
+        reach(FaultPoint.LEAVE_AFTER)
 
     async def expired(self) -> Sequence[int]:
         """Workers whose lease has expired and that still have something to take over."""
@@ -160,6 +165,7 @@ class JournalWorkers:
 
     async def take_over(self, worker: int, stores: Collection[str]) -> Sequence[OpenUnit]:
         """Make a fenced worker's open units ours, those that need none but these stores."""
+        reach(FaultPoint.TAKE_OVER_BEFORE)
         async with postgres_pool.transaction(self._pool, JOURNAL) as connection:
             with own_statement(), fence_told():
                 await connection.execute("SELECT coordinator.hold_fence($1)", self._worker)
@@ -174,6 +180,7 @@ class JournalWorkers:
                     worker,
                     list(stores),
                 )
+        reach(FaultPoint.TAKE_OVER_AFTER)
         return await open_units(rows, self._mappings)
 
     async def ours(self) -> Sequence[OpenUnit]:
@@ -189,6 +196,7 @@ class JournalWorkers:
 
     async def bury(self, worker: int) -> bool:
         """Forget the lease of a fenced worker that has no open unit left; whether it was so."""
+        reach(FaultPoint.BURY_BEFORE)
         async with single_statement(self._pool) as connection:
             gone = await connection.fetchval(
                 "DELETE FROM coordinator.heartbeats h USING coordinator.workers w"
@@ -197,4 +205,5 @@ class JournalWorkers:
                 "  AND u.status IN ('accepted', 'compensating', 'parked')) RETURNING true",
                 worker,
             )
+        reach(FaultPoint.BURY_AFTER)
         return bool(gone)

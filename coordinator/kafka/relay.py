@@ -35,6 +35,7 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 from coordinator.domain.errors import InvariantViolated, StoreError, StoreUnavailable
 from coordinator.domain.publishing import Message
 from coordinator.engine.ports import Outbox
+from coordinator.fault_points import FaultPoint, reach
 from coordinator.kafka.aside import AsideTopics
 from coordinator.kafka.lease import RelayLease
 from coordinator.kafka.producer import BatchProducer
@@ -195,6 +196,7 @@ class Relay:
         self._more = len(rows) >= self._rows_max
         if not rows:
             return
+        reach(FaultPoint.RELAY_CLAIMED)
         flight = _Flight(rows)
         self._flights.append(flight)
         try:
@@ -319,9 +321,13 @@ class Relay:
     async def _finish(self, flight: _Flight) -> None:
         """Store what is set aside, then delete the rows; again until the journal is there."""
         for topic in list(flight.aside):
+            reach(FaultPoint.ASIDE_BEFORE)
             await self._insist(partial(self._aside.store, topic, flight.aside[topic]))
+            reach(FaultPoint.ASIDE_AFTER)
             del flight.aside[topic]
+        reach(FaultPoint.RELAY_ACKNOWLEDGED)
         await self._insist(partial(self._outbox.delete, flight.rows))
+        reach(FaultPoint.RELAY_DELETED)
         if flight in self._flights:
             self._flights.remove(flight)
 

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from coordinator.domain.publishing import Message
 from coordinator.engine.ports import Partition
+from coordinator.fault_points import FaultPoint, reach
 from coordinator.kafka.partitioning import partition_of
 from coordinator.kafka.producer import REFUSALS, BatchProducer
 
@@ -109,6 +110,7 @@ class Sender:
             topic, number = parcel.partition
             try:
                 parcel.future = await self._producer.send(parcel.batch, topic, number)
+                reach(FaultPoint.RELAY_SENT)
             except (KafkaError, AssertionError):  # closed; or the partition is gone
                 return
             self._tails[parcel.partition] = parcel

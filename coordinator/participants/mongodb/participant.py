@@ -32,6 +32,7 @@ from coordinator.domain.errors import (
 from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Done
 from coordinator.engine.ports import Applied, Undone
+from coordinator.fault_points import FaultPoint, reach
 from coordinator.participants.mongodb import bookkeeping
 from coordinator.participants.mongodb.bookkeeping import UNDO
 from coordinator.participants.mongodb.branches import (
@@ -149,7 +150,9 @@ class MongodbParticipant:
             return await self._apply(lane, units, precisely=True)
 
     async def _apply(self, lane: int, units: Sequence[Unit], *, precisely: bool) -> Applied:
+        reach(FaultPoint.APPLY_BEFORE, self._store)
         async with self._transactions.begin(lane) as transaction:
+            reach(FaultPoint.APPLY_FENCED, self._store)
             found = await self._found(transaction, units)
             fresh = [unit for unit in units if unit.id not in found] if found else units
             documents = Documents()
@@ -164,6 +167,8 @@ class MongodbParticipant:
                 statements = grouped(w for each in branches for w in each.net_writes())
             await self._write(transaction, statements, fresh)
             await self._record(transaction, (each.record_write() for each in branches))
+            reach(FaultPoint.APPLY_WRITTEN, self._store)
+        reach(FaultPoint.APPLY_AFTER, self._store)
         done = {each.unit.seq: each.done for each in branches}
         blocked = self._take(units, found, done, refused)
         return Applied(done=done, refused=refused, blocked=blocked)
@@ -234,7 +239,9 @@ class MongodbParticipant:
     async def _compensate(
         self, lane: int, units: Sequence[Unit], *, precisely: bool
     ) -> Mapping[int, Undone]:
+        reach(FaultPoint.COMPENSATE_BEFORE, self._store)
         async with self._transactions.begin(lane) as transaction:
+            reach(FaultPoint.COMPENSATE_FENCED, self._store)
             found = await self._found(transaction, units)
             work = _Compensation()
             for unit in units:
@@ -269,6 +276,8 @@ class MongodbParticipant:
                     for unit in work.missing
                 ),
             )
+            reach(FaultPoint.COMPENSATE_WRITTEN, self._store)
+        reach(FaultPoint.COMPENSATE_AFTER, self._store)
         return work.result
 
     async def _undo_applied(self, transaction: Transaction, work: _Compensation) -> None:

@@ -19,6 +19,7 @@ from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreUna
 from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Done
 from coordinator.engine.ports import Applied, Undone
+from coordinator.fault_points import FaultPoint, reach
 from coordinator.participants.postgresql import bookkeeping
 from coordinator.participants.postgresql.fences import WORKER_LANE, Fences
 from coordinator.participants.postgresql.row_changes import write_changes
@@ -84,8 +85,10 @@ class PostgresParticipant:
         Durable on return: what ``done`` tells. Raises `BatchRefused` and `StoreBusy`, after
         which nothing of the batch is applied by this call.
         """
+        reach(FaultPoint.APPLY_BEFORE, self._store)
         async with transaction(self._pool, self._store) as connection:
             await self._fences.hold(connection, lane)
+            reach(FaultPoint.APPLY_FENCED, self._store)
             stored = await self._undo.find(connection, units)
             done: dict[int, tuple[Done, ...]] = {}
             refused: dict[int, Problem] = {}
@@ -98,6 +101,8 @@ class PostgresParticipant:
                         self._take(unit, found, done, refused, blocked)
             work = await self._tables.apply(connection, fresh)
             await self._undo.insert(connection, self._records(fresh, work))
+            reach(FaultPoint.APPLY_WRITTEN, self._store)
+        reach(FaultPoint.APPLY_AFTER, self._store)
         return Applied(
             done={**done, **work.done},
             refused={**refused, **work.refused},
@@ -152,8 +157,10 @@ class PostgresParticipant:
         Durable on return: what the result tells; units that are missing in it were busy. Raises
         `BatchRefused` and `StoreBusy`, after which nothing was undone by this call.
         """
+        reach(FaultPoint.COMPENSATE_BEFORE, self._store)
         async with transaction(self._pool, self._store) as connection:
             await self._fences.hold(connection, lane)
+            reach(FaultPoint.COMPENSATE_FENCED, self._store)
             stored = await self._undo.plant(connection, units)
             result: dict[int, Undone] = {}
             applied: list[tuple[Unit, StoredUndo]] = []
@@ -168,6 +175,8 @@ class PostgresParticipant:
                     result[unit.seq] = Undone(wrote=found.wrote)
             if applied:
                 await self._undo_applied(connection, applied, result)
+            reach(FaultPoint.COMPENSATE_WRITTEN, self._store)
+        reach(FaultPoint.COMPENSATE_AFTER, self._store)
         return result
 
     async def _undo_applied(

@@ -1,0 +1,153 @@
+"""Named fault points: where a test makes the process die, freeze, or lose an answer.
+
+One stands on either side of every durable effect, so that windows which chance hits once in a
+thousand kills are hit on purpose. They are switched on by the environment variable
+``COORDINATOR_FAULTS`` only, read once at start; without it a point costs one look at an empty
+mapping.
+
+``COORDINATOR_FAULTS`` holds rules separated by ``;``, each ``name=action`` or
+``name=action@number``: the action is taken when the point is reached for that time (the first, if
+not given), and once only. Actions:
+
+=================== ===========================================================================
+``kill``            the process ends at once, as by kill -9
+``freeze:SECONDS``  the whole process stands still, as by SIGSTOP, and goes on after it
+``fail``            the store does not answer: `StoreUnavailable`
+``lose``            the effect is done, its answer is lost: `ResultUnknown`
+=================== ===========================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from coordinator.domain.errors import ConfigurationInvalid, ResultUnknown, StoreUnavailable
+
+VARIABLE: Final = "COORDINATOR_FAULTS"
+
+
+class FaultPoint(StrEnum):
+    """Every point, by what is about to be durable (``before``) or just became so (``after``)."""
+
+    REGISTER_BEFORE = "register.before"
+    REGISTER_AFTER = "register.after"
+    ENROL_BEFORE = "enrol.before"
+    ENROL_AFTER = "enrol.after"
+    ADMIT_BEFORE = "admit.before"
+    ADMIT_AFTER = "admit.after"
+    APPLY_BEFORE = "apply.before"
+    APPLY_FENCED = "apply.fenced"
+    APPLY_WRITTEN = "apply.written"
+    APPLY_AFTER = "apply.after"
+    PIVOT_BEFORE = "pivot.before"
+    PIVOT_HELD = "pivot.held"
+    PIVOT_WRITTEN = "pivot.written"
+    PIVOT_CONCLUDED = "pivot.concluded"
+    PIVOT_AFTER = "pivot.after"
+    COMPENSATE_BEFORE = "compensate.before"
+    COMPENSATE_FENCED = "compensate.fenced"
+    COMPENSATE_WRITTEN = "compensate.written"
+    COMPENSATE_AFTER = "compensate.after"
+    FINISH_BEFORE = "finish.before"
+    FINISH_CONCLUDED = "finish.concluded"
+    FINISH_AFTER = "finish.after"
+    NEWCOMERS_BEFORE = "newcomers.before"
+    NEWCOMERS_WRITTEN = "newcomers.written"
+    NEWCOMERS_AFTER = "newcomers.after"
+    HEARTBEAT_BEFORE = "heartbeat.before"
+    HEARTBEAT_AFTER = "heartbeat.after"
+    FENCE_JOURNAL_BEFORE = "fence_journal.before"
+    FENCE_JOURNAL_AFTER = "fence_journal.after"
+    FENCE_STORE_BEFORE = "fence_store.before"
+    FENCE_STORE_AFTER = "fence_store.after"
+    FENCE_RECORDED = "fence_recorded.after"
+    TAKE_OVER_BEFORE = "take_over.before"
+    TAKE_OVER_AFTER = "take_over.after"
+    BURY_BEFORE = "bury.before"
+    BURY_AFTER = "bury.after"
+    RELAY_CLAIMED = "relay.claimed"
+    RELAY_SENT = "relay.sent"
+    RELAY_ACKNOWLEDGED = "relay.acknowledged"
+    RELAY_DELETED = "relay.deleted"
+    ASIDE_BEFORE = "aside.before"
+    ASIDE_AFTER = "aside.after"
+    SWEEP_STORE_BEFORE = "sweep_store.before"
+    SWEEP_STORE_AFTER = "sweep_store.after"
+    SWEPT_BEFORE = "swept.before"
+    SWEPT_AFTER = "swept.after"
+    FORGET_BEFORE = "forget.before"
+    FORGET_AFTER = "forget.after"
+    VERB_BEFORE = "verb.before"
+    VERB_AFTER = "verb.after"
+    LEAVE_BEFORE = "leave.before"
+    LEAVE_AFTER = "leave.after"
+
+
+@dataclass(slots=True)
+class _Rule:
+    action: str
+    seconds: float
+    number: int
+    reached: int = 0
+
+
+def reach(point: FaultPoint, store: str = "journal") -> None:
+    """Take the action that is due here, if any; ``store`` is whose answer fails or is lost."""
+    if not _RULES:
+        return
+    rule = _RULES.get(point)
+    if rule is None:
+        return
+    rule.reached += 1
+    if rule.reached == rule.number:
+        _act(point, rule, store)
+
+
+def _act(point: FaultPoint, rule: _Rule, store: str) -> None:
+    # Unbuffered and by hand: the process may be gone before any logger has written.
+    os.write(sys.stderr.fileno(), f"fault point {point}: {rule.action}\n".encode())
+    if rule.action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif rule.action == "freeze":
+        time.sleep(rule.seconds)
+    elif rule.action == "fail":
+        raise StoreUnavailable(store, f"made to fail at {point}")
+    else:
+        raise ResultUnknown(store, f"made to lose the answer at {point}")
+
+
+def read_rules(text: str) -> dict[FaultPoint, _Rule]:
+    """Read the rules of a text; raise `ConfigurationInvalid` with every mistake."""
+    rules: dict[FaultPoint, _Rule] = {}
+    mistakes = []
+    for part in filter(None, (each.strip() for each in text.split(";"))):
+        name, _, rest = part.partition("=")
+        action, _, number = rest.partition("@")
+        action, _, seconds = action.partition(":")
+        try:
+            point = FaultPoint(name)
+            rule = _Rule(action, float(seconds or 0), int(number or 1))
+        except ValueError as error:
+            mistakes.append(f"{VARIABLE}: {part}: {error}")
+            continue
+        if action not in {"kill", "freeze", "fail", "lose"}:
+            mistakes.append(f"{VARIABLE}: {part}: the action is none of kill, freeze, fail, lose")
+        rules[point] = rule
+    if mistakes:
+        raise ConfigurationInvalid(mistakes)
+    return rules
+
+
+def switch(text: str) -> None:
+    """Replace the rules (tests within one process)."""
+    _RULES.clear()
+    _RULES.update(read_rules(text))
+
+
+_RULES: Final[dict[FaultPoint, _Rule]] = read_rules(os.environ.get(VARIABLE, ""))
