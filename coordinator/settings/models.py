@@ -217,8 +217,9 @@ class PostgresqlStore(Section):
 
     kind: Literal["postgresql"] = Field(description="What kind of store it is.")
     dsn: Dsn = Field(description="`postgresql://user:password@host:port/database`.")
-    pool_min_size: int = Field(1, ge=0, le=1_000, description="Connections that are kept open.")
-    pool_max_size: int = Field(10, ge=1, le=1_000, description="Connections at most.")
+    pool_max_size: int = Field(
+        10, ge=1, le=1_000, description="Connections at most; they are opened when needed."
+    )
     lock_timeout_ms: int = Field(
         250,
         ge=1,

@@ -126,8 +126,6 @@ def _sizes(valid: Valid) -> Found:
     for name, store in valid.stores.items():
         if isinstance(store, MongodbStore):
             continue
-        if store.pool_min_size > store.pool_max_size:
-            yield ("stores", name, "pool_min_size"), "must not be more than pool_max_size"
         if worker and store.pool_max_size <= worker.lanes:
             yield (
                 ("stores", name, "pool_max_size"),

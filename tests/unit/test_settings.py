@@ -347,10 +347,6 @@ def test_every_mistake_is_told_at_once_with_its_place(write: Write) -> None:
             "connection",
         ),
         (
-            ("[stores.ledger]", "[stores.ledger]\n    pool_min_size = 11"),
-            "stores.ledger.pool_min_size: must not be more than pool_max_size",
-        ),
-        (
             ("[stores.ledger]", "[stores.ledger]\n    lock_timeout_ms = 6000"),
             "stores.ledger.lock_timeout_ms: must be at most a third of worker.lease_ttl_seconds",
         ),
@@ -441,3 +437,23 @@ def test_mistakes_do_not_repeat_secrets(write: Write) -> None:
 def test_secrets_lists_decoded_passwords(write: Write) -> None:
     settings = load_settings(write(SMALL), {}, {})
     assert {"s3cr3t/p@ss", "0ther wörd"} <= set(settings.secrets())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("kafka = 3\n", "coordinator.toml: kafka: must be a table"),
+        ("stores = []\n", "coordinator.toml: stores: must be a table of stores"),
+        ("[stores]\nledger = 3\n", "coordinator.toml: stores.ledger: must be a table"),
+        ("[stores]\n", "coordinator.toml: stores: names no store; at least one is needed"),
+        ("entities = 3\n", "coordinator.toml: entities: must be a string, the path of a file or"),
+        (
+            "[worker]\nlease_ttl_seconds = nan\n",
+            "coordinator.toml: worker.lease_ttl_seconds: must be a finite number",
+        ),
+    ],
+)
+def test_shapes_that_are_wrong(write: Write, text: str, expected: str) -> None:
+    found = mistakes_of(write(text))
+    assert any(mistake.startswith(expected) for mistake in found), found
+    assert "coordinator.toml: kafka.bootstrap_servers: is missing" in found or "kafka = " in text
