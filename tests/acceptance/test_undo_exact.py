@@ -149,7 +149,13 @@ def _documents() -> dict[str, Json]:
         "double": {"points": 5.0, "balance": Decimal128("1E+1"), "version": 1.0},
         "nulls": {"points": 0, "note": None, "state": None, "version": 2, "balance": None},
         "sparse": {"points": 1, "balance": Decimal128("0.0"), "version": 1},
-        "alien": {"note": 5, "state": {"a": 1}, "balance": Decimal128("2"), "points": 1, "version": 1},
+        "alien": {
+            "note": 5,
+            "state": {"a": 1},
+            "balance": Decimal128("2"),
+            "points": 1,
+            "version": 1,
+        },
     }
 
 
