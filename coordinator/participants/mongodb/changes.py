@@ -8,8 +8,8 @@ a step by itself in the record, because undo goes back over it in its own way.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from coordinator.domain.decide import Effect, Write, exact_sum
 from coordinator.participants.mongodb.elements import (
@@ -27,10 +27,11 @@ from coordinator.participants.mongodb.writes import (
     update_body,
 )
 
+_NO_VALUES: Final[Mapping[str, Any]] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What one or several operations do to a document.
+
+class Change(NamedTuple):
+    """What one or several operations do to a document (a tuple: one is made per operation).
 
     ``before`` is the stored document, ``None`` where there was none. Afterwards there is the new
     document ``whole``, or none (``gone``), or ``before`` with fields ``assigned`` and ``unset``.
@@ -42,10 +43,10 @@ class Change:
     before: bytes | None
     whole: Mapping[str, Any] | None = None
     gone: bool = False
-    assigned: Mapping[str, Any] = field(default_factory=dict)
+    assigned: Mapping[str, Any] = _NO_VALUES
     unset: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
-    deltas: Mapping[str, Any] = field(default_factory=dict)
+    deltas: Mapping[str, Any] = _NO_VALUES
     compensated: bool = False
 
     @property
@@ -62,7 +63,7 @@ def change_of(shape: Shape, write: Write, before: bytes | None) -> Change:
         return Change(write.position, before, whole=whole, compensated=compensated)
     if write.effect is Effect.DELETED:
         return Change(write.position, before, gone=True, compensated=compensated)
-    deltas = write.deltas or {}
+    deltas = write.deltas or _NO_VALUES
     version = shape.version
     return Change(
         write.position,
@@ -81,12 +82,12 @@ def change_of(shape: Shape, write: Write, before: bytes | None) -> Change:
 def merged(one: Change, other: Change) -> Change:
     """Give both changes, one after the other, as a single one."""
     if other.whole is not None or other.gone:
-        return replace(other, before=one.before)
+        return other._replace(before=one.before)
     if one.whole is not None:
         whole = {**one.whole, **other.assigned}
         for name in other.unset:
             whole.pop(name, None)
-        return replace(one, position=other.position, whole=whole)
+        return one._replace(position=other.position, whole=whole)
     assigned = {name: each for name, each in one.assigned.items() if name not in other.unset}
     written = tuple(dict.fromkeys((*one.written, *other.written)))
     deltas = dict(one.deltas)
@@ -117,7 +118,7 @@ def steps(changes: Sequence[Change]) -> list[Change]:
         if not found:
             found.append(change)
         elif found[-1].compensated or change.compensated:
-            found.append(replace(change, before=document_after(found[-1])))
+            found.append(change._replace(before=document_after(found[-1])))
         else:
             found[-1] = merged(found[-1], change)
     return found

@@ -19,7 +19,7 @@ import pymongo
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo.errors import ConfigurationError, InvalidURI
+from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -92,8 +92,8 @@ def open_driver(
     """Make a driver; it connects at its first use, so the server may be away.
 
     ``driver`` is ``"motor"`` or ``"pymongo"``. ``selection_timeout_seconds`` bounds each wait for
-    a primary, for a connection of the pool, and for connecting. Raises `ConfigurationInvalid` when the URI cannot
-    be used; its text is not quoted, because it may hold a password (F39).
+    a primary, for a connection of the pool, and for connecting. Raises `ConfigurationInvalid` when
+    the URI cannot be used; its text is not quoted, because it may hold a password (F39).
     """
     if driver not in ("motor", "pymongo"):
         raise ConfigurationInvalid([f'the driver {driver!r} is neither "motor" nor "pymongo"'])
@@ -105,7 +105,7 @@ def open_driver(
             else pymongo.AsyncMongoClient(uri, **options)
         )
         return _ClientDriver(client, database)
-    except (ConfigurationError, InvalidURI, ValueError, TypeError, KeyError) as error:
+    except (PyMongoError, ValueError, TypeError, KeyError) as error:
         raise ConfigurationInvalid(
             [f"the MongoDB URI or the database name cannot be used ({type(error).__name__})"]
         ) from None

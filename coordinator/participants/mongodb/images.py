@@ -19,6 +19,9 @@ from coordinator.participants.mongodb.bson_values import READERS, WRITERS, Read,
 
 KEY_FIELD: Final = "_id"
 
+_SHOWN_AS_IT_IS: Final = frozenset({str, bool, type(None)})
+"""Most values; asking `wire` for the rest only is a fifth of the work."""
+
 _SHAPES_MAX: Final = 512
 _shapes: dict[int, tuple[Entity, Shape]] = {}
 
@@ -34,9 +37,17 @@ class Shape:
         if entity.version is not None:
             types.setdefault(entity.version, FieldType.INTEGER)
         _check_names(entity, types)
-        self.types: Mapping[str, FieldType] = types
+        self.type_names: Mapping[str, str] = {name: of.value for name, of in types.items()}
         self.read: Mapping[str, Read] = {name: READERS[of] for name, of in types.items()}
         self.write: Mapping[str, Write] = {name: WRITERS[of] for name, of in types.items()}
+        self.names: Mapping[str, Any] = {
+            "entity": entity.name,
+            "collection": entity.table,
+            "key_field": entity.key,
+            "version_field": entity.version,
+            "on_foreign_write": entity.on_foreign_write.value,
+        }
+        """What undo records say of the entity, because undo asks no live mapping (rule 8)."""
         self._types = tuple(types.items())
         self._readers = tuple(self.read.items())
         self.write_key = self.write[KEY_FIELD]
@@ -53,8 +64,11 @@ class Shape:
         """Give an image as change events show it: JSON in UTF-8 (F34)."""
         if image is None:
             return None
-        get = image.get
-        return orjson.dumps({name: wire(of_type, get(name)) for name, of_type in self._types})
+        shown = {}
+        for name, of_type in self._types:
+            value = image.get(name)
+            shown[name] = value if type(value) in _SHOWN_AS_IT_IS else wire(of_type, value)
+        return orjson.dumps(shown)
 
     def assigned(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Give decided values as they are stored; null stays null."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import bson
 from bson.codec_options import CodecOptions
@@ -62,9 +62,11 @@ class Identity:
         return record_id(self.journal_id, unit_id)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyChanges:
-    """The changes of one key, in their order. ``key`` is its BSON value."""
+class KeyChanges(NamedTuple):
+    """The changes of one key, in their order (a tuple: one is made per key).
+
+    ``key`` is its BSON value.
+    """
 
     shape: Shape
     operation: Operation
@@ -141,6 +143,9 @@ def read_record(raw: bytes) -> tuple[str, StoredUndo]:
     return head["unit"], StoredUndo(head["digest"], UndoState(head["state"]), head["wrote"], raw)
 
 
+_APPLIED: Final = UndoState.APPLIED.value
+
+
 # --- writing ------------------------------------------------------------------------------------
 
 
@@ -150,10 +155,16 @@ def applied_record(
     """Write the record of a branch that is being applied."""
     return bson.encode(
         {
-            **_head(identity, unit, UndoState.APPLIED),
+            **_head(identity, unit, _APPLIED),
             "wrote": any(each.effect is not Effect.NOTHING for each in done),
             "done": [
-                [each.position, each.effect.value, each.before, each.after, _long(each.version)]
+                (
+                    each.position,
+                    f"{each.effect}",
+                    each.before,
+                    each.after,
+                    None if each.version is None else Int64(each.version),
+                )
                 for each in done
             ],
             "keys": [recorded for key in keys if (recorded := _key_document(key)) is not None],
@@ -163,10 +174,15 @@ def applied_record(
 
 def tombstone(identity: Identity, unit: Unit) -> dict[str, Any]:
     """Write what blocks a late apply (rule 1)."""
-    return {**_head(identity, unit, UndoState.TOMBSTONE), "wrote": False, "done": [], "keys": []}
+    return {
+        **_head(identity, unit, UndoState.TOMBSTONE.value),
+        "wrote": False,
+        "done": [],
+        "keys": [],
+    }
 
 
-def _head(identity: Identity, unit: Unit, state: UndoState) -> dict[str, Any]:
+def _head(identity: Identity, unit: Unit, state: str) -> dict[str, Any]:
     return {
         "_id": identity.record_id(unit.id),
         "format": FORMAT,
@@ -174,28 +190,21 @@ def _head(identity: Identity, unit: Unit, state: UndoState) -> dict[str, Any]:
         "unit": unit.id,
         "digest": unit.digest,
         "worker": identity.worker,
-        "state": state.value,
+        "state": state,
         "created_at": identity.at,
     }
 
 
-def _long(version: int | None) -> Int64 | None:
-    return None if version is None else Int64(version)
-
-
 def _key_document(key: KeyChanges) -> dict[str, Any] | None:
-    recorded = [each for each in steps(key.changes) if not each.is_nothing]
+    changes = key.changes if len(key.changes) == 1 else steps(key.changes)
+    recorded = [each for each in changes if not each.is_nothing]
     if not recorded:
         return None  # made and deleted again: whatever is there is not ours
-    shape, entity = key.shape, key.shape.entity
+    shape = key.shape
     return {
-        "entity": entity.name,
-        "collection": shape.collection,
-        "key_field": entity.key,
+        **shape.names,
         "key": key.key,
         "shown": key_as_json(key.operation),
-        "version_field": shape.version,
-        "on_foreign_write": entity.on_foreign_write.value,
         "steps": [_step_document(shape, step) for step in recorded],
     }
 
@@ -213,9 +222,9 @@ def _step_document(shape: Shape, step: Change) -> dict[str, Any]:
         document["unset"] = step.unset
         document["written"] = step.written
         if step.deltas:
-            types = shape.types
+            names = shape.type_names
             document["deltas"] = {
-                name: [types[name].value, str(delta)] for name, delta in step.deltas.items()
+                name: (names[name], str(delta)) for name, delta in step.deltas.items()
             }
     if step.compensated:
         document["compensated"] = True

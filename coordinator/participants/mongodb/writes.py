@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bson.raw_bson import RawBSONDocument
 
@@ -32,11 +32,11 @@ class WriteKind(Enum):
     INSERT = ("insert", "documents", 2)
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentWrite:
-    """One write of one document. ``size_bytes`` is an upper bound of what it takes.
+class DocumentWrite(NamedTuple):
+    """One write of one document (a tuple: one is made per key).
 
-    ``position`` is that of the operation in the plan of the unit ``seq``.
+    ``size_bytes`` is an upper bound of what it takes. ``position`` is that of the operation in the
+    plan of the unit ``seq``.
     """
 
     seq: int
@@ -68,8 +68,12 @@ class Statement:
 def grouped(writes: Iterable[DocumentWrite]) -> Iterator[Statement]:
     """Give the statements of net writes; each key must occur at most once per kind."""
     groups: dict[tuple[str, WriteKind], list[DocumentWrite]] = {}
+    group: list[DocumentWrite] = []
     for write in writes:
-        groups.setdefault((write.collection, write.kind), []).append(write)
+        # Mostly it is where the last one went; hashing an enum member is slow.
+        if not group or write.collection != group[0].collection or write.kind is not group[0].kind:
+            group = groups.setdefault((write.collection, write.kind), [])
+        group.append(write)
     for (collection, kind), group in sorted(groups.items(), key=_group_order):
         for part in _parts(group):
             yield Statement(collection, kind, part)
