@@ -16,8 +16,8 @@ from rich.table import Table
 from coordinator.demo.checks import Verdict, final_statuses
 from coordinator.demo.evidence import Evidence
 from coordinator.demo.progress import COLOURS
-from coordinator.demo.shop import Kind
-from coordinator.demo.stories import brief, tell
+from coordinator.demo.shop import LATE, Kind
+from coordinator.demo.stories import brief, show_line, tell
 from coordinator.demo.topics import Message
 from coordinator.domain.lifecycle import Status
 
@@ -89,6 +89,14 @@ def _by_kind(console: Console, seen: Evidence) -> None:
     everything = len(seen.sendings) + len(seen.broken)
     table.add_row("[bold]all[/]", f"{everything:,}", *(f"[bold]{each}[/]" for each in sums))
     console.print(table)
+    if any(
+        statuses.get(sending.id) == Status.COMPENSATED.value and sending.kind not in LATE
+        for sending in seen.sendings
+    ):
+        console.print(
+            "  [dim]A refused unit that was under way at the kill is compensated if MongoDB was\n"
+            "  written for it, else rejected: a fact that the daemon looks up, and no guess.[/]"
+        )
 
 
 def _by_code(console: Console, seen: Evidence) -> None:
@@ -125,11 +133,14 @@ def _dead_letters(console: Console, seen: Evidence) -> None:
 
 def _changes(console: Console, seen: Evidence) -> None:
     total = sum(map(len, seen.changes.values()))
-    again = f"{seen.repeats} of them came twice" if seen.repeats else "none came twice"
-    _title(console, "Change events", f"{total:,} in all, {again}; the first of each topic")
+    _title(
+        console,
+        "Change events",
+        f"{total:,} in all; {seen.repeats:,} messages came twice, each with the ce_id of the first",
+    )
     for entity, messages in seen.changes.items():
         if messages:
-            console.print(f"  [cyan]coordinator.changes.{entity}[/]  {brief(messages[0])}")
+            show_line(console, f"  [cyan]coordinator.changes.{entity}[/]  {brief(messages[0])}")
 
 
 def _paces(console: Console, seen: Evidence) -> None:

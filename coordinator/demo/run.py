@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
@@ -178,23 +178,26 @@ class _Acts:
                 return
             await asyncio.sleep(0.001)
 
-    async def _finish(self, board: Board, *work: Awaitable[None]) -> None:
+    async def _finish(self, board: Board, *work: Coroutine[None, None, None]) -> None:
         """Do the work and wait until every unit of the board has its outcome."""
-        doing = asyncio.gather(*work)
+        tasks = [asyncio.create_task(each) for each in work]
         ends_at = time.monotonic() + _ACT_SECONDS_MAX
         alone = board.total == 1
         try:
             with display(self._console, quiet=alone) as shown:
-                while not doing.done() or board.done < board.total:
-                    if doing.done():
-                        doing.result()  # raises what went wrong
+                while not (board.done >= board.total and all(task.done() for task in tasks)):
+                    for task in tasks:
+                        if task.done():
+                            task.result()  # raises what went wrong
                     if time.monotonic() > ends_at:
                         raise DemoFailed(self._unfinished(board))
                     shown.show(board)
                     await asyncio.sleep(_LOOK_ALONE_SECONDS if alone else _LOOK_SECONDS)
                 shown.show(board)
         finally:
-            doing.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _unfinished(self, board: Board) -> str:
         return (

@@ -19,7 +19,7 @@ from pymongo import AsyncMongoClient
 
 from coordinator.demo.shop import Opening, order_of
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

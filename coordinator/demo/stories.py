@@ -23,7 +23,7 @@ _STORE_OF: Final = {
     "order": "MongoDB",
     "cart": "MongoDB",
 }
-_NOT_TOLD: Final = {"name", "email", "since", "placed", "currency", "note"}
+_NOT_TOLD: Final = {"_id", "id", "sku", "name", "email", "since", "placed", "currency"}
 
 
 def tell(console: Console, story: Story, seen: Evidence) -> None:
@@ -33,7 +33,7 @@ def tell(console: Console, story: Story, seen: Evidence) -> None:
     console.print(f"\n[bold]The story of {sending.id}: {status}[/]")
     console.print(f"  [dim]submitted to coordinator.units, Kafka key {sending.key}[/]")
     for operation in sending.unit["operations"]:
-        console.print(f"    {_operation(operation)}")
+        show_line(console, f"    {_operation(operation)}")
     console.print(f"  [dim]GET /v1/units/{sending.id}[/]")
     error = outcome.get("error")
     if error is None:
@@ -46,7 +46,7 @@ def tell(console: Console, story: Story, seen: Evidence) -> None:
     for entity, key in _touched(story):
         then = story.before.rows(entity).get(key)
         now = story.after.rows(entity).get(key)
-        console.print(f"    {_STORE_OF[entity]:<10}  {entity} {key}: {_difference(then, now)}")
+        show_line(console, f"    {_STORE_OF[entity]:<10}  {entity} {key}: {_difference(then, now)}")
     events = [
         message
         for messages in seen.changes.values()
@@ -55,7 +55,12 @@ def tell(console: Console, story: Story, seen: Evidence) -> None:
     ]
     console.print(f"  [dim]change events: {len(events) or 'none'}[/]")
     for message in sorted(events, key=lambda each: each.body["transaction"]["total_order"]):
-        console.print(f"    {brief(message)}")
+        show_line(console, f"    {brief(message)}")
+
+
+def show_line(console: Console, text: str) -> None:
+    """Print one line; what does not fit is cut."""
+    console.print(text, no_wrap=True, overflow="ellipsis", crop=True)
 
 
 def brief(message: Message) -> str:
@@ -91,7 +96,11 @@ def _difference(then: Row | None, now: Row | None) -> str:
 
 
 def _image(row: Row) -> str:
-    told = [f"{name} {_value(value)}" for name, value in row.items() if name not in _NOT_TOLD]
+    told = [
+        f"{name} {_value(value)}"
+        for name, value in row.items()
+        if value is not None and name not in _NOT_TOLD
+    ]
     return ", ".join(told)
 
 
