@@ -39,6 +39,7 @@ class LogEvent(StrEnum):
     INTAKE_RETRIED = "intake.retried"
     INTAKE_UNAVAILABLE = "intake.unavailable"
     INTAKE_COMMIT_FAILED = "intake.commit_failed"
+    DUTY_RETRIED = "duty.retried"
     UNIT_ACCEPTED = "unit.accepted"
     UNIT_FINISHED = "unit.finished"
     UNIT_PARKED = "unit.parked"
@@ -218,6 +219,13 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         "debug",
         _ERROR_FIELDS,
         "Kafka did not take our offsets. Only its lag tools use them: the journal's count.",
+    ),
+    Entry(
+        _E.DUTY_RETRIED,
+        "warning",
+        ("task", "store", "reason"),
+        "A periodic duty such as a takeover or a sweep could not be done; it is tried again.",
+        "If it lasts, the reason says which right or server is missing.",
     ),
     Entry(
         _E.UNIT_ACCEPTED,

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from coordinator.daemon.health import Health
 from coordinator.daemon.metrics import Metrics
-from coordinator.domain.errors import Problem
+from coordinator.domain.errors import Problem, ResultUnknown, StoreError, StoreUnavailable
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin, Unit
 from coordinator.domain.submission import DeadLetter, RefusedEarly
@@ -204,9 +204,17 @@ class LoggingObserver:
             units=units,
         )
 
-    def duty_failed(self, duty: str, reason: str) -> None:
-        """Tell that a periodic duty is tried again."""
-        log.debug(LogEvent.DEPENDENCY_AWAY, "A periodic duty failed.", task=duty, reason=reason)
+    def duty_failed(self, duty: str, error: StoreError) -> None:
+        """Tell that a periodic duty is tried again; softly where a store that is away is told."""
+        is_told = isinstance(error, StoreUnavailable | ResultUnknown)
+        say = log.debug if is_told else log.warning
+        say(
+            LogEvent.DUTY_RETRIED,
+            "A periodic duty could not be done and is tried again.",
+            task=duty,
+            store=error.store,
+            reason=error.message,
+        )
 
     def _names(self, store: str) -> tuple[str, ...]:
         if store == JOURNAL and self._journal_store is not None:

@@ -146,7 +146,7 @@ class Engine:
                 self._clock.journal_says(await self._workers.beat())
             except StoreError as error:
                 self._watch.failed(error)
-                self._observer.duty_failed("heartbeat", error.message)
+                self._observer.duty_failed("heartbeat", error)
                 if sent >= self._trusted_until and not late:
                     late = True
                     self._observer.lease_late()
@@ -163,7 +163,7 @@ class Engine:
                     await once()
                 except StoreError as error:
                     self._watch.failed(error)
-                    self._observer.duty_failed(name, error.message)
+                    self._observer.duty_failed(name, error)
                     await self._clock.wait(stop, max(0.5, pause_seconds))
                 await self._clock.wait(stop, pause_seconds)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from coordinator.domain.errors import Problem
+from coordinator.domain.errors import Problem, StoreError
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin, Unit
 from coordinator.domain.submission import DeadLetter, RefusedEarly
@@ -56,5 +56,5 @@ class Observer(Protocol):
     def taken_over(self, worker: int, units: int) -> None:
         """Another worker's open units are ours now."""
 
-    def duty_failed(self, duty: str, reason: str) -> None:
+    def duty_failed(self, duty: str, error: StoreError) -> None:
         """A periodic duty could not be done; it is tried again."""

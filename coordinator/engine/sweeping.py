@@ -54,7 +54,7 @@ class Sweeping:
                 reach(FaultPoint.SWEEP_STORE_AFTER, store)
             except StoreError as error:
                 failed.add(store)
-                self._observer.duty_failed(f"sweep at {store}", error.message)
+                self._observer.duty_failed(f"sweep at {store}", error)
         done = [
             unit_id
             for unit_id, stores in due

@@ -60,7 +60,7 @@ class Takeover:
                 await self._workers.record_fenced(worker, store)
                 reach(FaultPoint.FENCE_RECORDED, store)
             except StoreError as error:
-                self._observer.duty_failed(f"fence worker {worker} at {store}", error.message)
+                self._observer.duty_failed(f"fence worker {worker} at {store}", error)
                 continue
             fenced.add(store)
         if self._pivot_store is not None:
