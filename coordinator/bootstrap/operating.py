@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Final
 
 from coordinator import postgres_pool
 from coordinator.bootstrap.assembly import announcer
 from coordinator.bootstrap.journal import journal_dsn, prepare_journal
-from coordinator.domain.errors import ConfigurationInvalid
+from coordinator.domain.errors import ConfigurationInvalid, StoreError
 from coordinator.engine.ports import JOURNAL
 from coordinator.engine.units_api import UnitsApi
 from coordinator.journal.migrate import pending
 from coordinator.journal.operators import JournalOperators
+from coordinator.kafka.topics import describe_topics
 from coordinator.settings import Settings
+
+_MESSAGE_BYTES_DEFAULT: Final = 1_048_588
 
 
 async def migrate(settings: Settings) -> None:
@@ -26,6 +30,16 @@ async def migrate(settings: Settings) -> None:
         await postgres_pool.close_pool(pool)
 
 
+async def _limits(settings: Settings) -> dict[str, int]:
+    """What the outcomes' topics take; Kafka's own default where Kafka cannot be asked."""
+    names = [settings.topics.outcomes, *settings.topics.reply_to]
+    limits = dict.fromkeys(names, _MESSAGE_BYTES_DEFAULT)
+    with suppress(StoreError):
+        facts = await describe_topics(settings.kafka.bootstrap_servers, names)
+        limits.update({name: fact.max_message_bytes for name, fact in facts.items()})
+    return limits
+
+
 @asynccontextmanager
 async def operator(settings: Settings) -> AsyncIterator[UnitsApi]:
     """Give the operator's verbs on the journal, with or without a running daemon."""
@@ -36,6 +50,6 @@ async def operator(settings: Settings) -> AsyncIterator[UnitsApi]:
                 raise ConfigurationInvalid(
                     ["journal: its tables are not there yet; run `coordinator migrate`"]
                 )
-        yield JournalOperators(pool, announcer(settings, {}))
+        yield JournalOperators(pool, announcer(settings, await _limits(settings)))
     finally:
         await postgres_pool.close_pool(pool)
