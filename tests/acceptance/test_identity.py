@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 import pytest
 
@@ -272,3 +273,29 @@ async def test_f40_a_forbidden_reply_topic_is_an_early_refusal(world: World) -> 
     assert (await world.result(allowed, "any"))["status"] == "committed"
     assert (await world.result(null, "any"))["status"] == "committed"
     assert stranger not in await world.topics.names()
+
+
+async def test_f38_a_unit_of_any_id_is_found_over_http_and_by_the_command(world: World) -> None:
+    """F1, F38, F41: every printable ASCII character may stand in an id."""
+    unit_id = new_id() + "/a?b#c%2F&d=+\"'\\<>~;,:@[]{}|^`$*!()"
+    await world.submit(insert("sample", new_id()), id=unit_id)
+    final = await world.result(unit_id)
+    status, shown = await world.daemon.get(f"/v1/units/{quote(unit_id, safe='')}")
+    assert status == 200
+    assert shown == {"unit": unit_id, "status": "committed", "outcome": final}
+    assert (await world.daemon.get(f"/v1/units/{quote(unit_id + 'x', safe='')}"))[0] == 404
+    lines = (await world.cli("units", "show", unit_id)).stdout.splitlines()
+    assert json.loads(lines[0])["unit"] == unit_id
+
+
+async def test_submit_on_the_command_line(world: World) -> None:
+    """DESIGN 2.6: `submit FILE` waits, shows the outcome, and exits 0 only on success."""
+    good = {"id": new_id(), "operations": [insert("sample", new_id())]}
+    bad = {"id": new_id(), "operations": [insert("nobody", 1)]}
+    for body, is_good in ((good, True), (bad, False)):
+        file = world.folder / f"{body['id']}.json"
+        file.write_text(json.dumps(body))
+        done = await world.cli("submit", str(file), check=False)
+        assert (done.returncode == 0) is is_good, done
+        shown = json.loads(done.stdout.splitlines()[0])
+        assert shown == await world.result(str(body["id"]), "any")

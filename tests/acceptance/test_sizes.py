@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.acceptance.conftest import MakeWorld
 from tests.acceptance.harness.operations import delete, insert, setting, update
-from tests.acceptance.harness.outsider import stored
+from tests.acceptance.harness.outsider import holding, stored
 from tests.acceptance.harness.world import World, new_id, new_number
 
 LIMIT = 3000
@@ -57,10 +57,11 @@ async def test_f26_what_no_topic_could_take_is_refused_before_the_pivot(
 
 
 async def test_a_journal_of_its_own_tombstones_and_the_other_driver(make_world: MakeWorld) -> None:
-    """DESIGN 2.3, 2.5: `journal.dsn`, `changes.tombstones`, `driver = "pymongo"`; F6 then."""
+    """DESIGN 2.3, 2.5, F7: the settings that name these, and `units.timeout_ms`."""
     world = await make_world(start=False)
     world.settings["journal"] = {"dsn": world.dsn_of["journal"]}
     world.settings["changes"] = {"tombstones": True}
+    world.settings["units"] = {"timeout_ms": 4000}
     if "catalog" in world.settings["stores"]:
         world.settings["stores"]["catalog"]["driver"] = "pymongo"
     world.write_config()
@@ -91,6 +92,10 @@ async def test_a_journal_of_its_own_tombstones_and_the_other_driver(make_world: 
     assert broken["error"]["code"] == "constraint_violated"
     assert broken["status"] in {"rejected", "compensated"}
     assert await world.row("accounts", a) is None
+    await world.committed(insert("account", a))
+    async with holding(world, "accounts", a):
+        stuck = await world.result(await world.submit(setting("account", a, note="x")))
+    assert stuck["error"]["code"] == "deadline_exceeded"
     schemas = await world.ledger.fetchval(
         "SELECT count(*) FROM information_schema.tables"
         " WHERE table_schema = 'coordinator' AND table_name = 'units'"

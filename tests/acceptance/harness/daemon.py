@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from tests.acceptance.harness.waiting import until
 
@@ -65,12 +66,12 @@ class Daemon:
         await until(look, "the daemon is ready", seconds, self.tail)
 
     async def get(self, path: str) -> tuple[int, Any]:
-        """Give status and JSON body of a GET; status 0 when nobody listens."""
+        """Give status and JSON body of a GET, its path as it is; status 0 when nobody listens."""
         timeout = aiohttp.ClientTimeout(total=5)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(f"http://{self.address}{path}") as response,
+                session.get(URL(f"http://{self.address}{path}", encoded=True)) as response,
             ):
                 body = await response.read()
                 is_json = "json" in response.headers.get("content-type", "")

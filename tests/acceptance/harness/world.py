@@ -130,6 +130,10 @@ class World:
         except BaseException:
             self.daemon.kill()
             raise
+        await self.open_topics()
+
+    async def open_topics(self) -> None:
+        """Begin to read the topics, which the daemon has made."""
         await self.topics.open(
             [
                 self.topics.outcomes_topic,
