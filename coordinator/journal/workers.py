@@ -54,15 +54,15 @@ async def _end_sessions(connection: asyncpg.Connection, worker: int) -> None:
     Without the right to it we wait for the server's own limit on idle transactions instead: the
     lock on the fence is what counts.
     """
+    await connection.execute("SAVEPOINT ending_sessions")  # the driver's own refuses our BEGIN
     try:
-        async with connection.transaction():
-            await connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = $1 AND pid <> pg_backend_pid()",
-                application_name(worker),
-            )
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = $1 AND pid <> pg_backend_pid()",
+            application_name(worker),
+        )
     except asyncpg.InsufficientPrivilegeError:
-        return
+        await connection.execute("ROLLBACK TO SAVEPOINT ending_sessions")
 
 
 class JournalWorkers:
