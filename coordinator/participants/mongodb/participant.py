@@ -15,7 +15,7 @@ wait there. I1, I3, I6, I9, I11.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -24,7 +24,6 @@ from coordinator.domain.decide import Image, ImageKey
 from coordinator.domain.errors import (
     BatchRefused,
     ErrorCode,
-    InvariantViolated,
     Problem,
     StoreBusy,
     StoreUnavailable,
@@ -34,7 +33,7 @@ from coordinator.domain.publishing import Done
 from coordinator.engine.ports import Applied, Undone
 from coordinator.fault_points import FaultPoint, reach
 from coordinator.participants.mongodb import bookkeeping
-from coordinator.participants.mongodb.bookkeeping import UNDO
+from coordinator.participants.mongodb.batch_writing import WriteRefused, write_batch
 from coordinator.participants.mongodb.branches import (
     Branch,
     Documents,
@@ -45,10 +44,7 @@ from coordinator.participants.mongodb.branches import (
 from coordinator.participants.mongodb.driver import Driver
 from coordinator.participants.mongodb.errors import (
     DRIVER_ERRORS,
-    DUPLICATE_KEY,
-    of_reply,
     translate,
-    violation,
 )
 from coordinator.participants.mongodb.takeover import Takeover
 from coordinator.participants.mongodb.transactions import WORKER_LANE, Transaction, Transactions
@@ -56,29 +52,19 @@ from coordinator.participants.mongodb.undo import (
     DocumentKey,
     decide_undo,
     document_key,
-    undo_problem,
 )
 from coordinator.participants.mongodb.undo_record import (
     Identity,
     KeyUndo,
     StoredUndo,
     UndoState,
-    read_record,
-    record_id,
-    tombstone,
 )
-from coordinator.participants.mongodb.writes import (
-    DocumentWrite,
-    Statement,
-    WriteKind,
-    grouped,
-    in_order,
-)
+from coordinator.participants.mongodb.undo_store import UndoRecords
+from coordinator.participants.mongodb.writes import DocumentWrite, grouped, in_order
 
 TRANSACTION_TIMEOUT_SECONDS: Final = 5.0
 _BATCH_BYTES_MAX: Final = 64 * 1024 * 1024
 _SWEEP_IDS_MAX: Final = 5_000
-_TOMBSTONE_BYTES: Final = 1_024
 
 
 class MongodbParticipant:
@@ -103,6 +89,7 @@ class MongodbParticipant:
         self._worker = 0
         self._transactions = Transactions(driver, store, journal_id, transaction_timeout_seconds)
         self._takeover = Takeover(driver, store, journal_id)
+        self._records = UndoRecords(store, journal_id)
 
     @property
     def store(self) -> str:
@@ -146,14 +133,14 @@ class MongodbParticipant:
         """
         try:
             return await self._apply(lane, units, precisely=False)
-        except _WriteRefused:
+        except WriteRefused:
             return await self._apply(lane, units, precisely=True)
 
     async def _apply(self, lane: int, units: Sequence[Unit], *, precisely: bool) -> Applied:
         reach(FaultPoint.APPLY_BEFORE, self._store)
         async with self._transactions.begin(lane) as transaction:
             reach(FaultPoint.APPLY_FENCED, self._store)
-            found = await self._found(transaction, units)
+            found = await self._records.find(transaction, units)
             fresh = [unit for unit in units if unit.id not in found] if found else units
             documents = Documents()
             for each in wanted(self._store, fresh):
@@ -165,8 +152,8 @@ class MongodbParticipant:
                 statements = in_order(w for each in branches for w in each.writes_in_order())
             else:
                 statements = grouped(w for each in branches for w in each.net_writes())
-            await self._write(transaction, statements, fresh)
-            await self._record(transaction, (each.record_write() for each in branches))
+            await write_batch(transaction, self._store, statements, fresh)
+            await self._records.insert(transaction, (each.record_write() for each in branches))
             reach(FaultPoint.APPLY_WRITTEN, self._store)
         reach(FaultPoint.APPLY_AFTER, self._store)
         done = {each.unit.seq: each.done for each in branches}
@@ -233,7 +220,7 @@ class MongodbParticipant:
     async def _compensate_part(self, lane: int, units: Sequence[Unit]) -> Mapping[int, Undone]:
         try:
             return await self._compensate(lane, units, precisely=False)
-        except _WriteRefused:
+        except WriteRefused:
             return await self._compensate(lane, units, precisely=True)
 
     async def _compensate(
@@ -242,7 +229,7 @@ class MongodbParticipant:
         reach(FaultPoint.COMPENSATE_BEFORE, self._store)
         async with self._transactions.begin(lane) as transaction:
             reach(FaultPoint.COMPENSATE_FENCED, self._store)
-            found = await self._found(transaction, units)
+            found = await self._records.find(transaction, units)
             work = _Compensation()
             for unit in units:
                 stored = found.get(unit.id)
@@ -259,23 +246,9 @@ class MongodbParticipant:
             if work.applied:
                 await self._undo_applied(transaction, work)
                 statements = (in_order if precisely else grouped)(work.writes)
-                await self._write(transaction, statements, units)
-                await self._mark_undone(transaction, work.undone)
-            identity = self._identity()
-            await self._record(
-                transaction,
-                (
-                    DocumentWrite(
-                        unit.seq,
-                        0,
-                        UNDO,
-                        WriteKind.INSERT,
-                        tombstone(identity, unit),
-                        _TOMBSTONE_BYTES,
-                    )
-                    for unit in work.missing
-                ),
-            )
+                await write_batch(transaction, self._store, statements, units)
+                await self._records.mark_undone(transaction, work.undone)
+            await self._records.plant(transaction, self._identity(), work.missing)
             reach(FaultPoint.COMPENSATE_WRITTEN, self._store)
         reach(FaultPoint.COMPENSATE_AFTER, self._store)
         return work.result
@@ -310,79 +283,10 @@ class MongodbParticipant:
                 documents[collection, match] = found.get(match)
         return documents
 
-    async def _mark_undone(self, transaction: Transaction, unit_ids: Sequence[str]) -> None:
-        if not unit_ids:
-            return
-        ids = [record_id(self._journal_id, unit_id) for unit_id in unit_ids]
-        update = {
-            "q": {"_id": {"$in": ids}, "state": UndoState.APPLIED.value},
-            "u": {"$set": {"state": UndoState.UNDONE.value}},
-            "multi": True,
-        }
-        reply = await transaction.run({"update": UNDO, "updates": [update]})
-        if reply["n"] != len(ids):
-            raise InvariantViolated(f"{self._store}: an undo record was no longer applied")
-
     # --- what both need -------------------------------------------------------------------------
 
     def _identity(self) -> Identity:
         return Identity(self._journal_id, self._worker, datetime.now(UTC))
-
-    async def _found(
-        self, transaction: Transaction, units: Sequence[Unit]
-    ) -> dict[str, StoredUndo]:
-        """Read the undo records and tombstones of these units, by unit id."""
-        ids = [record_id(self._journal_id, unit.id) for unit in units]
-        return dict(map(read_record, await transaction.find(UNDO, {"_id": {"$in": ids}})))
-
-    async def _write(
-        self, transaction: Transaction, statements: Iterable[Statement], units: Sequence[Unit]
-    ) -> None:
-        for statement in statements:
-            reply = await transaction.run(statement.command())
-            errors = reply.get("writeErrors")
-            if errors:
-                raise self._refusal(reply, statement, errors[0], units)
-            if reply["n"] != len(statement.writes):
-                raise StoreBusy(self._store, "a document has gone since it was read")
-
-    def _refusal(
-        self,
-        reply: Mapping[str, Any],
-        statement: Statement,
-        error: Mapping[str, Any],
-        units: Sequence[Unit],
-    ) -> Exception:
-        """Name the unit whose write the store refused."""
-        general = of_reply(self._store, reply)
-        if not isinstance(general, BatchRefused):
-            return general
-        write = statement.writes[error["index"]]
-        unit = next(each for each in units if each.seq == write.seq)
-        operation = unit.plan.operations[write.position]
-        code, what = violation(error, statement.collection) or (
-            general.problem.code,
-            f"the store refused it with error {error.get('code')}",
-        )
-        problem = undo_problem(
-            unit,
-            write.position,
-            code,
-            f"{operation.kind.value} of {operation.entity} {operation.key_text}: {what}.",
-        )
-        return _WriteRefused(self._store, problem, {unit.seq: problem})
-
-    async def _record(self, transaction: Transaction, writes: Iterable[DocumentWrite]) -> None:
-        for statement in in_order(writes):
-            reply = await transaction.run(statement.command())
-            errors = reply.get("writeErrors")
-            if errors and errors[0].get("code") == DUPLICATE_KEY:
-                seq = statement.writes[errors[0]["index"]].seq
-                raise StoreBusy(
-                    self._store, "the unit is being ended at the same time", frozenset({seq})
-                )
-            if errors:
-                raise of_reply(self._store, reply)
 
     # --- duties ---------------------------------------------------------------------------------
 
@@ -401,12 +305,8 @@ class MongodbParticipant:
         """Delete the undo records and tombstones of units that are final for long."""
         for start in range(0, len(unit_ids), _SWEEP_IDS_MAX):
             part = unit_ids[start : start + _SWEEP_IDS_MAX]
-            ids = [record_id(self._journal_id, unit_id) for unit_id in part]
-            deletion = {"q": {"_id": {"$in": ids}}, "limit": 0}
             async with self._transactions.begin(WORKER_LANE) as transaction:
-                reply = await transaction.run({"delete": UNDO, "deletes": [deletion]})
-                if reply.get("writeErrors"):
-                    raise of_reply(self._store, reply)
+                await self._records.delete(transaction, part)
 
     async def ping(self) -> None:
         """Answer if the store is reachable and writable; else raise `StoreUnavailable`."""
@@ -421,10 +321,6 @@ class MongodbParticipant:
         """Let connections go, in bounded time."""
         await self._transactions.close()
         await self._driver.close()
-
-
-class _WriteRefused(BatchRefused):
-    """A write of a batch was refused, and it is known whose."""
 
 
 @dataclass(slots=True)

@@ -300,7 +300,7 @@ def _document(key: KeyUndo, target: Elements) -> bytes:
 
 
 def _foreign_write(unit: Unit, key: KeyUndo) -> Problem:
-    return undo_problem(
+    return operation_problem(
         unit,
         key.steps[-1].position,
         ErrorCode.FOREIGN_WRITE,
@@ -310,7 +310,7 @@ def _foreign_write(unit: Unit, key: KeyUndo) -> Problem:
 
 
 def _undo_failed(unit: Unit, key: KeyUndo, cause: str) -> Problem:
-    return undo_problem(
+    return operation_problem(
         unit,
         key.steps[-1].position,
         ErrorCode.UNDO_FAILED,
@@ -318,7 +318,7 @@ def _undo_failed(unit: Unit, key: KeyUndo, cause: str) -> Problem:
     )
 
 
-def undo_problem(unit: Unit, position: int, code: ErrorCode, message: str) -> Problem:
+def operation_problem(unit: Unit, position: int, code: ErrorCode, message: str) -> Problem:
     """Make a problem about one operation of a unit."""
     operation = unit.plan.operations[position]
     return Problem(
