@@ -124,3 +124,25 @@ async def test_f35_missing_topics_that_may_not_be_made_end_the_start(
     await world.start()
     assert (await world.run(insert("sample", new_id())))["status"] == "committed"
     world.daemon.expected_errors |= {"config.invalid"}
+
+
+async def test_f26_a_reply_topic_that_takes_less_is_measured_too(make_world: MakeWorld) -> None:
+    """F26, F4, F40: what it could not take is `too_large`, and later replies still arrive."""
+    world = await make_world(start=False)
+    replies = world.topics.replies_topic
+    await world.topics.create({replies: {"max.message.bytes": "1500"}})
+    await world.start()
+    reply = [("reply-to", replies.encode())]
+    large, _ = await world.place(insert("sample", new_id()), metadata="m" * 1500, headers=reply)
+    outcome = await world.result(large)
+    assert (outcome["status"], outcome["error"]["code"]) == ("rejected", "too_large")
+    silent, same = new_id(), [insert("sample", new_id())]
+    await world.submit(*same, id=silent, metadata="m" * 1500)
+    assert (await world.result(silent))["status"] == "committed"
+    # Duplicates that ask for an answer where it does not fit: the same content, and another.
+    for operations in (same, [insert("sample", new_id())]):
+        _, place = await world.place(*operations, id=silent, metadata="m" * 1500, headers=reply)
+        await world.topics.answer_to(place, "duplicate", silent)
+    small, _ = await world.place(insert("sample", new_id()), headers=reply)
+    assert (await world.topics.outcome(small, topic=replies)).json["status"] == "committed"
+    assert (await world.topics.outcome(large, topic=replies)).json["status"] == "rejected"
