@@ -1,0 +1,1 @@
+"""Faults on purpose: every fault point, against real servers and real processes."""
