@@ -6,7 +6,7 @@ daemon does; two of them on one DSN are two daemons.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ import asyncpg
 
 from coordinator import postgres_pool
 from coordinator.domain.announce import Announcer
+from coordinator.domain.errors import Fenced, StoreError
 from coordinator.domain.publishing import Message
 from coordinator.journal.admission import JournalAdmission
 from coordinator.journal.duties import JournalDuties
@@ -127,3 +128,16 @@ async def a_worker(
         )
     finally:
         await postgres_pool.close_pool(pool, grace_seconds=1)
+
+
+async def refused_as_fenced(act: Callable[[], Awaitable[object]]) -> None:
+    """Assert that an act is refused for the fence, after the sessions that the taker has ended."""
+    for _ in range(10):
+        try:
+            await act()
+        except Fenced:
+            return
+        except StoreError:
+            continue
+        raise AssertionError("a fenced worker was let through (I9)")
+    raise AssertionError("the journal never answered")
