@@ -61,7 +61,7 @@ def _money(seen: Evidence) -> Verdict:
     held = [sum(_balances(each).values(), Decimal(0)) for each in (seen.before, seen.after)]
     paid = sum(_paid_by_customer(seen.after).values(), Decimal(0))
     return Verdict(
-        "balances in PostgreSQL + paid orders in MongoDB = all money at the opening",
+        "balances in PostgreSQL + paid orders in MongoDB = the money at first",
         held[1] + paid == held[0],
         f"{held[1]:,} + {paid:,} = {held[0]:,} EUR",
     )
@@ -84,7 +84,7 @@ def _pieces(seen: Evidence) -> Verdict:
     ]
     sold = sum(_sold(seen.after).values())
     return Verdict(
-        "pieces in PostgreSQL + pieces in MongoDB's orders = all pieces at the opening",
+        "pieces in PostgreSQL + pieces in MongoDB's orders = the pieces at first",
         held[1] + sold == held[0],
         f"{held[1]:,} + {sold:,} = {held[0]:,}",
     )
@@ -115,7 +115,7 @@ def _carts(seen: Evidence) -> Verdict:
         if each["entity"] == "cart"
     }
     return Verdict(
-        "carts are closed by committed orders only; the others are what they were",
+        "carts are closed by committed orders only, the others as they were",
         closed == wanted and len(seen.after.carts) == len(seen.before.carts),
         f"{len(closed):,} closed, {len(seen.after.carts) - len(closed):,} untouched",
     )
@@ -164,7 +164,7 @@ def _announced(seen: Evidence) -> Verdict:
             wanted[message.body["unit"]] = len(written)
     stray = [unit for unit in told if statuses.get(unit) != "committed"]
     return Verdict(
-        "every change event is of a committed unit, and every committed unit is announced whole",
+        "every committed unit is announced whole, and no other unit is",
         not stray and dict(told) == wanted,
         f"{told.total():,} events of {len(told):,} units",
     )
@@ -183,7 +183,7 @@ def _replayed(seen: Evidence) -> Verdict:
         wrong += sum(now.get(key) != row for key, row in untouched.items())
         wrong += len(now) - len(last) - len(untouched)
     return Verdict(
-        "the events, played onto the opening, give what both stores hold now",
+        "the events, played onto the first state, give the state of both stores",
         wrong == 0,
         f"{replayed:,} rows and documents compared",
     )
@@ -202,7 +202,7 @@ def _in_order(seen: Evidence) -> Verdict:
             steps += len(found)
             wrong += sum(later[0] != earlier[1] for earlier, later in pairwise(found))
     return Verdict(
-        "per key the events stand in commit order, each going on where the last one ended",
+        "per key the events stand in commit order, without a gap",
         wrong == 0 and steps > 0,
         f"{steps:,} events of {keys:,} keys",
     )
@@ -224,7 +224,7 @@ def _duplicates(seen: Evidence) -> Verdict:
     answers = [message for message in seen.outcomes if "/duplicate/" in message.ce_id]
     reused = [m for m in answers if (m.body["error"] or {}).get("code") == "id_reused"]
     return Verdict(
-        "whoever sent an id twice was answered, and nothing happened twice",
+        "whoever sent an id twice was answered for it",
         len(answers) == len(newcomers)
         and all(message.body["duplicate"] for message in answers)
         and len(reused) == sum(s.kind is Kind.REUSED for s in newcomers),
@@ -234,7 +234,7 @@ def _duplicates(seen: Evidence) -> Verdict:
 
 def _ended(seen: Evidence) -> Verdict:
     return Verdict(
-        "nothing is left open in the journal, and the daemon went with exit code 0",
+        "nothing is left open in the journal, and the daemon left with 0",
         seen.open_units == 0 and seen.exit_code == 0,
         f"{seen.open_units} open, exit code {seen.exit_code}",
     )

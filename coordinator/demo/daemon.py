@@ -50,10 +50,7 @@ class Daemon:
         self._tether: subprocess.Popen[bytes] | None = None
         self._pid = 0
         self._config = config
-        # A developer's own overrides must not reach this daemon: they name other servers.
-        self._environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)
-        } | {
+        self.overrides = {
             "COORDINATOR_KAFKA__BOOTSTRAP_SERVERS": addresses.kafka_bootstrap,
             "COORDINATOR_STORES__LEDGER__DSN": addresses.postgres_dsn,
             "COORDINATOR_STORES__CATALOG__URI": addresses.mongodb_uri,
@@ -61,6 +58,11 @@ class Daemon:
             "COORDINATOR_HTTP__LISTEN": http_listen,
             "COORDINATOR_WORKER__LEASE_TTL_SECONDS": str(LEASE_TTL_SECONDS),
         }
+        """What differs from the configuration file."""
+        # A developer's own overrides must not reach this daemon: they name other servers.
+        self._environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)
+        } | self.overrides
 
     @property
     def pid(self) -> int:

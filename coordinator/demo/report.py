@@ -94,8 +94,8 @@ def _by_kind(console: Console, seen: Evidence) -> None:
         for sending in seen.sendings
     ):
         console.print(
-            "  [dim]A refused unit that was under way at the kill is compensated if MongoDB was\n"
-            "  written for it, else rejected: a fact that the daemon looks up, and no guess.[/]"
+            "  [dim]After a takeover only a write tells whether MongoDB has a unit already.\n"
+            "  So some refused ones were written there and undone; they count as compensated.[/]"
         )
 
 
