@@ -49,7 +49,7 @@ DRIVER_ERRORS = (
 )
 """Everything that a call of the driver may raise; catch these and `translate` them."""
 
-_BUSY_STATES = frozenset({"55P03", "40P01", "40001"})
+_BUSY_STATES = frozenset({"55P03", "40P01", "40001", "57014"})
 _AWAY_STATES = frozenset({"25006", "25P03", "25P04"})
 _AWAY_CLASSES = frozenset({"08", "28", "3D", "53", "57", "58", "XX"})
 _DATA_CLASSES = frozenset({"22", "23", "44", "54", "P0"})

@@ -170,6 +170,7 @@ class Engine:
         return duty
 
     async def _tick(self) -> None:
+        await self._membership.find_missing()
         for entry in self.schedule.overdue(self._clock.monotonic()):
             parked = [
                 other.unit.id

@@ -25,7 +25,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from coordinator.domain.decide import decide_branch
+from coordinator.domain.decide import Image, ImageKey, decide_branch
 from coordinator.domain.errors import ErrorCode, Problem, StoreError, together
 from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Done
@@ -62,14 +62,39 @@ class Execution:
 
     async def execute(self, lane: int, entries: Sequence[Entry]) -> None:
         """Run a batch as far as it goes; each entry is reported back to the schedule."""
+        entries = await self._settled(entries)
         try:
-            refused = await self._decide([each for each in entries if not each.in_doubt])
+            refused, again = await self._decide([each for each in entries if not each.in_doubt])
         except StoreError as error:
             self._reporting.interrupted(entries, error)
             return
+        for each in entries:
+            if each.unit.seq in again:
+                self._reporting.set_aside(each)
+        entries = [each for each in entries if each.unit.seq not in again]
         going = [each for each in entries if each.unit.seq not in refused]
         elsewhere = await self._apply_elsewhere(lane, going)
         await self._conclude(entries, refused, elsewhere)
+
+    async def _settled(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Drop what has ended without our knowing: a decision whose answer was lost (I11).
+
+        Without it a unit that is `rejected` could be applied, because what it was refused for may
+        not be so any more.
+        """
+        unsettled = [each for each in entries if each.unsettled]
+        if not unsettled:
+            return entries
+        try:
+            concluded = await self._pivot.settle([each.unit for each in unsettled])
+        except StoreError as error:
+            self._reporting.interrupted(entries, error)
+            return ()
+        self._reporting.concluded({each.unit.seq: each for each in unsettled}, concluded)
+        gone = {*concluded.ended, *concluded.compensating, *concluded.parked, *concluded.lost}
+        for each in unsettled:
+            each.unsettled = False
+        return [each for each in entries if each.unit.seq not in gone]
 
     async def refuse(self, entries: Sequence[Entry]) -> None:
         """Journal the refusals that were decided outside a batch: deadlines and cancels."""
@@ -83,27 +108,39 @@ class Execution:
 
     # --- load and decide ----------------------------------------------------------------------
 
-    async def _decide(self, fresh: Sequence[Entry]) -> dict[int, Problem]:
-        """Refuse what the unlocked images already refuse, before anything is written."""
+    async def _decide(self, fresh: Sequence[Entry]) -> tuple[dict[int, Problem], set[int]]:
+        """Refuse what the unlocked images already refuse, before anything is written.
+
+        Gives the refused, and those that an outsider is in the way of.
+        """
         by_store = _by_store([each.unit for each in fresh])
-        names = list(by_store)
-        loads = [
-            self._pivot.load(by_store[name])
-            if name == self._pivot_store
-            else self._participant(name).load(by_store[name])
-            for name in names
-        ]
-        loaded = await asyncio.gather(*loads, return_exceptions=True)
         refused: dict[int, Problem] = {}
-        for name, images in zip(names, loaded, strict=True):
-            if isinstance(images, BaseException):
-                raise images
-            for unit in by_store[name]:
-                decided = decide_branch(unit, name, images)
-                if isinstance(decided, Problem):
-                    earlier = refused.get(unit.seq)
-                    refused[unit.seq] = _joined(earlier, decided)
-        return refused
+        again: set[int] = set()
+        await asyncio.gather(
+            *(self._decide_at(name, units, refused, again) for name, units in by_store.items())
+        )
+        return refused, again
+
+    async def _decide_at(
+        self, store: str, units: Sequence[Unit], refused: dict[int, Problem], again: set[int]
+    ) -> None:
+        load = self._pivot.load if store == self._pivot_store else self._participant(store).load
+        tried = await try_in_parts(units, load)
+        self._reporting.tried(f"load at {store}", len(units), tried)
+        if tried.error is not None:
+            raise tried.error
+        again |= tried.busy
+        for seq, problem in tried.failing.items():
+            refused[seq] = _joined(refused.get(seq), problem)
+        images: dict[ImageKey, Image | None] = {}
+        for part in tried.results:
+            images.update(part)
+        for unit in units:
+            if unit.seq in tried.failing or unit.seq in tried.busy:
+                continue
+            decided = decide_branch(unit, store, images)
+            if isinstance(decided, Problem):
+                refused[unit.seq] = _joined(refused.get(unit.seq), decided)
 
     # --- apply --------------------------------------------------------------------------------
 

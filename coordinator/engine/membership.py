@@ -56,7 +56,10 @@ class Membership:
         if not self._doubtful:
             return
         async with self._door:
-            self.adopt(await self._workers.ours())
+            # What a lane ends between the journal's answer and our reading of it is not open.
+            with self._schedule.noting_ends() as ended:
+                units = await self._workers.ours()
+                self.adopt(each for each in units if each.unit.seq not in ended)
             self._doubtful = False
 
     def adopt(self, units: Iterable[OpenUnit]) -> None:
@@ -74,6 +77,7 @@ class Membership:
                 deadline=now + left,
                 phase=_PHASES[each.status],
                 in_doubt=True,
+                unsettled=True,
                 problem=each.cause,
                 elsewhere=True,
             )

@@ -162,6 +162,12 @@ class Pivot(Protocol):
         `BatchRefused` or `StoreBusy` when a data write failed: nothing is changed by this call.
         """
 
+    async def settle(self, units: Sequence[Unit]) -> Concluded:
+        """Say which of these units are not `accepted` any more (I11). Changes nothing.
+
+        Waits for a transaction of ours that is still on its way, so that the answer holds.
+        """
+
     async def finish(self, endings: Sequence[Ending]) -> Concluded:
         """End compensations in one journal transaction: status, outcome, locks released."""
 

@@ -70,6 +70,7 @@ class Reporting:
         """A store went away in the middle: what happened is unknown, they run again."""
         self.store_failed(error)
         for entry in entries:
+            entry.unsettled = True
             if entry.phase is Phase.REFUSE:
                 pause = self._chance.uniform(PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX)
                 self._schedule.again(entry, not_before=self._clock.monotonic() + pause)

@@ -14,7 +14,8 @@ the ready in the order of admission.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -39,7 +40,9 @@ class Entry:
 
     ``in_doubt``: an apply may have been sent, in this or an earlier attempt (rule 1).
     ``problem``: why it is refused, or the cause of its compensation. ``after``: units that must
-    end before it is tried again, then alone (rule 9). Times are monotonic seconds.
+    end before it is tried again, then alone (rule 9). ``unsettled``: what we know of its status
+    may be out of date, the journal's row is asked before anything is applied. Times are
+    monotonic seconds.
     """
 
     unit: Unit
@@ -48,6 +51,7 @@ class Entry:
     in_doubt: bool = False
     problem: Problem | None = None
     running: bool = False
+    unsettled: bool = False
     elsewhere: bool = False
     alone: bool = False
     after: set[int] = field(default_factory=set)
@@ -81,6 +85,7 @@ class Schedule:
         self._followers: dict[int, set[int]] = {}
         self._away: set[str] = set()
         self._held_by_store: set[int] = set()
+        self._ended_meanwhile: set[int] | None = None
         self.elsewhere: set[int] = set()
         self.parked: set[int] = set()
 
@@ -116,6 +121,8 @@ class Schedule:
 
     def end(self, seq: int) -> None:
         """Forget a unit that is final (or not ours any more), and let its followers go."""
+        if self._ended_meanwhile is not None:
+            self._ended_meanwhile.add(seq)
         if self._entries.pop(seq, None) is None:
             return
         self._queued.discard(seq)
@@ -129,6 +136,18 @@ class Schedule:
             if entry is not None:
                 entry.after.discard(seq)
                 self._offer(entry)
+
+    @contextmanager
+    def noting_ends(self) -> Iterator[set[int]]:
+        """Give the units that end while the journal is being read: the reading may show them open.
+
+        One at a time.
+        """
+        self._ended_meanwhile = ended = set[int]()
+        try:
+            yield ended
+        finally:
+            self._ended_meanwhile = None
 
     # --- what a lane reports back -------------------------------------------------------------
 

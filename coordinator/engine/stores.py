@@ -17,6 +17,7 @@ from coordinator.engine.schedule import Schedule
 
 PROBE_PAUSE_SECONDS_MIN = 0.05
 PROBE_PAUSE_SECONDS_MAX = 2.0
+IDLE_PROBE_SECONDS = 2.0
 
 
 class StoreWatch:
@@ -51,6 +52,12 @@ class StoreWatch:
         self._observer.store_away(error.store, error.message)
         alarm.set()
 
+    async def _look(self, store: str) -> None:
+        try:
+            await self._probes[store]()
+        except StoreError as error:
+            self.failed(error)
+
     async def probe(self, store: str, stop: asyncio.Event) -> None:
         """Run the probe of one store until told to stop."""
         alarm = self._alarms[store]
@@ -58,7 +65,9 @@ class StoreWatch:
         while not stop.is_set():
             if not alarm.is_set():
                 attempt = 0
-                await self._clock.wait(alarm, 1.0)
+                # A store that nobody writes to may go away unnoticed: ask now and then (F35).
+                if not await self._clock.wait(alarm, IDLE_PROBE_SECONDS) and not stop.is_set():
+                    await self._look(store)
                 continue
             try:
                 await self._probes[store]()

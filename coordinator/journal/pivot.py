@@ -216,6 +216,17 @@ class JournalPivot:
         after = next_status(Status.ACCEPTED, Transition.REFUSED_UNTOUCHED)
         self._end(decided, unit, Status.ACCEPTED, after, problem)
 
+    async def settle(self, units: Sequence[Unit]) -> Concluded:
+        """Say which of these units are not `accepted` any more; see the port.
+
+        The rows are locked: a transaction whose answer was lost holds them until it has ended.
+        """
+        decided = _Decided()
+        async with postgres_pool.transaction(self._pool, JOURNAL) as connection:
+            by_seq = {unit.seq: unit for unit in units}
+            await self._hold(connection, by_seq, Status.ACCEPTED, decided)
+        return decided.result()
+
     # --- backward -----------------------------------------------------------------------------
 
     async def finish(self, endings: Sequence[Ending]) -> Concluded:

@@ -22,7 +22,7 @@ from coordinator.domain.lifecycle import Status
 from coordinator.engine.ports import Concluded
 from coordinator.engine.reporting import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, Reporting
 from coordinator.engine.schedule import Batch, Entry, Phase, Schedule
-from coordinator.engine.stores import PROBE_PAUSE_SECONDS_MAX, StoreWatch
+from coordinator.engine.stores import IDLE_PROBE_SECONDS, PROBE_PAUSE_SECONDS_MAX, StoreWatch
 from tests.engine_fakes import HighestChance, ManualClock, SeenObserver
 from tests.units import entity, insert, mapping, unit
 
@@ -171,7 +171,7 @@ async def test_a_probe_asks_with_growing_pauses_and_lets_go_at_the_first_answer(
     assert pauses[0] == pytest.approx(0.1)
     assert pauses[-1] == PROBE_PAUSE_SECONDS_MAX
     assert len(pauses) == 8
-    assert idle == 1.0
+    assert idle == IDLE_PROBE_SECONDS
     assert world.bell.is_set()
     assert world.observer.seen[-1] == ("store_back", "ledger")
     assert world.observer.seen.count(("store_away", "ledger")) == 8
@@ -183,6 +183,16 @@ async def test_a_probe_without_an_alarm_asks_nobody() -> None:
     world.clock.on_wait = stop.set
     await world.watch.probe("ledger", stop)
     assert world.probes == 0
+
+
+async def test_an_idle_store_that_goes_away_is_noticed() -> None:
+    """F35: also when no unit touches it."""
+    world = World()
+    stop = asyncio.Event()
+    world.probe_answers = lambda: AWAY
+    world.clock.on_wait = lambda: stop.set() if world.schedule.away else None
+    await world.watch.probe("ledger", stop)
+    assert world.schedule.away == {"ledger"}
 
 
 async def test_a_probe_that_finds_itself_fenced_ends_the_daemon() -> None:

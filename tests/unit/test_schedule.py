@@ -164,3 +164,14 @@ def test_a_compensation_goes_before_new_work() -> None:
     assert batch.phase is Phase.COMPENSATE
     assert seqs(batch) == [1]
     assert seqs(schedule.take(0.0, 10)) == [2]
+
+
+def test_what_ends_while_the_journal_is_read_is_noted() -> None:
+    """I2: a reading that shows it open is out of date; adopted, it would be applied again."""
+    schedule = Schedule()
+    schedule.add(entry(1))
+    with schedule.noting_ends() as ended:
+        schedule.end(1)
+        schedule.end(2)
+    schedule.end(3)
+    assert ended == {1, 2}

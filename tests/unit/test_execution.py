@@ -1,0 +1,124 @@
+"""Execution over ports: an answer that was lost is settled before anything is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+from coordinator.domain.errors import (
+    BatchRefused,
+    ErrorCode,
+    Problem,
+    ResultUnknown,
+    StoreError,
+)
+from coordinator.domain.lifecycle import Status
+from coordinator.domain.operation import Plan, Unit
+from coordinator.engine.execution import Execution
+from coordinator.engine.ports import JOURNAL, Applied, Candidate, Concluded, Refusal
+from coordinator.engine.reporting import Reporting
+from coordinator.engine.schedule import Entry
+
+PROBLEM = Problem(ErrorCode.CONSTRAINT_VIOLATED, "refused")
+
+
+def unit(seq: int, *stores: str) -> Unit:
+    plan = Plan((), dict.fromkeys(stores, ()), ())
+    made: dict[str, Any] = {"seq": seq, "id": f"u{seq}", "plan": plan}
+    return cast(Unit, SimpleNamespace(**made, branch=lambda _store: ()))
+
+
+class Ports:
+    """A pivot and a participant that remember what they were asked, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, tuple[int, ...]]] = []
+        self.settled = Concluded()
+        self.load_refuses: set[int] = set()
+        self.store = "catalog"
+
+    def _note(self, what: str, units: Sequence[Unit]) -> None:
+        self.asked.append((what, tuple(each.seq for each in units)))
+
+    async def settle(self, units: Sequence[Unit]) -> Concluded:
+        self._note("settle", units)
+        return self.settled
+
+    async def load(self, units: Sequence[Unit]) -> dict[Any, Any]:
+        self._note("load", units)
+        if self.load_refuses & {each.seq for each in units}:
+            raise BatchRefused("catalog", PROBLEM)
+        return {}
+
+    async def apply(self, _lane: int, units: Sequence[Unit]) -> Applied:
+        self._note("apply", units)
+        return Applied({each.seq: () for each in units})
+
+    async def conclude(
+        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
+    ) -> Concluded:
+        self._note("commit", [each.unit for each in candidates])
+        self._note("refuse", [each.unit for each in refusals])
+        return Concluded()
+
+
+class Reports:
+    """What was reported back, in place of `Reporting`."""
+
+    def __init__(self) -> None:
+        self.concluded_seqs: list[int] = []
+        self.interrupted_seqs: list[int] = []
+
+    def concluded(self, by_seq: Mapping[int, Entry], concluded: Concluded) -> None:
+        self.concluded_seqs += concluded.ended
+
+    def interrupted(self, entries: Sequence[Entry], _error: StoreError) -> None:
+        self.interrupted_seqs += [each.unit.seq for each in entries]
+
+    def tried(self, *_: object) -> None:
+        pass
+
+
+def execution(ports: Ports, reports: Reports) -> Execution:
+    return Execution(
+        cast(Any, ports), "ledger", {"catalog": cast(Any, ports)}, cast(Reporting, reports)
+    )
+
+
+async def test_a_unit_whose_decision_was_lost_is_settled_first() -> None:
+    """I11, I2: it was `rejected`; what it was refused for may be otherwise now."""
+    ports, reports = Ports(), Reports()
+    ports.settled = Concluded(ended={1: (Status.REJECTED, PROBLEM)})
+    one = Entry(unit(1, "catalog"), deadline=9.0, unsettled=True)
+    two = Entry(unit(2, "catalog"), deadline=9.0)
+    await execution(ports, reports).execute(0, [one, two])
+    assert ports.asked == [
+        ("settle", (1,)),
+        ("load", (2,)),
+        ("apply", (2,)),
+        ("commit", (2,)),
+        ("refuse", ()),
+    ]
+    assert reports.concluded_seqs == [1]
+
+
+async def test_nothing_is_applied_while_it_cannot_be_settled() -> None:
+    class Away(Ports):
+        async def settle(self, units: Sequence[Unit]) -> Concluded:
+            raise ResultUnknown(JOURNAL, "lost")
+
+    ports, reports = Away(), Reports()
+    await execution(ports, reports).execute(0, [Entry(unit(1, "catalog"), 9.0, unsettled=True)])
+    assert ("apply", (1,)) not in ports.asked
+    assert reports.interrupted_seqs == [1]
+
+
+async def test_a_unit_that_cannot_even_be_read_does_not_stop_its_batch() -> None:
+    """Rule 9."""
+    ports, reports = Ports(), Reports()
+    ports.load_refuses = {2}
+    entries = [Entry(unit(seq, "catalog"), 9.0) for seq in (1, 2, 3)]
+    await execution(ports, reports).execute(0, entries)
+    assert ("apply", (1, 3)) in ports.asked
+    assert ("refuse", (2,)) in ports.asked
