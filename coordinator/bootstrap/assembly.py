@@ -64,42 +64,136 @@ def announcer(settings: Settings, limits_bytes: Mapping[str, int]) -> Announcer:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The world beside the servers."""
+
+    clock: Clock
+    chance: Chance
+    observer: Observer
+
+
+@dataclass(frozen=True, slots=True)
+class _Worker:
+    """What the parts of one worker share."""
+
+    settings: Settings
+    journal: JournalAccess
+    stores: Stores
+    around: Surroundings
+    announcer: Announcer
+    schedule: Schedule
+    bell: asyncio.Event
+    outbox_bell: asyncio.Event
+
+
 def assemble(
     settings: Settings,
     journal: JournalAccess,
     stores: Stores,
     limits_bytes: Mapping[str, int],
-    *,
-    clock: Clock,
-    chance: Chance,
-    observer: Observer,
+    around: Surroundings,
 ) -> Assembly:
     """Wire the parts; nothing runs yet."""
+    worker = _Worker(
+        settings,
+        journal,
+        stores,
+        around,
+        announcer(settings, limits_bytes),
+        Schedule(),
+        asyncio.Event(),
+        asyncio.Event(),
+    )
     ttl = settings.worker.lease_ttl_seconds
-    announces = announcer(settings, limits_bytes)
-    pool, worker = journal.pool, journal.worker
-    workers = JournalWorkers(pool, worker, ttl, journal.mappings)
-    ours = WorkersJournal(pool, worker, announces, journal.mappings, stores.pivot_store)
-    outbox = JournalOutbox(pool, worker, ttl)
-    pivot = JournalPivot(pool, worker, announces, stores.pivot_tables)
-    schedule = Schedule()
-    bell, outbox_bell = asyncio.Event(), asyncio.Event()
-    probes = {JOURNAL: ours.ping}
+    workers = JournalWorkers(journal.pool, journal.worker, ttl, journal.mappings)
+    engine = _engine(worker, workers)
+    return Assembly(
+        engine=engine,
+        intake=UnitIntake(
+            settings.kafka.bootstrap_servers,
+            settings.kafka.group_id,
+            [settings.topics.units],
+            engine.admission,
+            max_records=settings.batch.max_units,
+        ),
+        relay=Relay(
+            settings.kafka.bootstrap_servers,
+            JournalOutbox(journal.pool, journal.worker, ttl),
+            worker.outbox_bell,
+            lease_ttl_seconds=ttl,
+            limits=limits_bytes,
+        ),
+        workers=workers,
+        operators=JournalOperators(journal.pool, worker.announcer, who="http"),
+        schedule=worker.schedule,
+        bell=worker.bell,
+        outbox_bell=worker.outbox_bell,
+    )
+
+
+def _engine(worker: _Worker, workers: JournalWorkers) -> Engine:
+    settings, stores, around = worker.settings, worker.stores, worker.around
+    access, schedule = worker.journal, worker.schedule
+    journal = WorkersJournal(
+        access.pool, access.worker, worker.announcer, access.mappings, stores.pivot_store
+    )
+    pivot = JournalPivot(access.pool, access.worker, worker.announcer, stores.pivot_tables)
+    probes = {JOURNAL: journal.ping}
     probes.update({name: each.ping for name, each in stores.participants.items()})
     watch = StoreWatch(
         probes=probes,
         schedule=schedule,
-        clock=clock,
-        chance=chance,
-        observer=observer,
-        bell=bell,
+        clock=around.clock,
+        chance=around.chance,
+        observer=around.observer,
+        bell=worker.bell,
     )
-    reporting = Reporting(schedule, watch, clock, chance, observer)
-    membership = Membership(workers, schedule, clock)
-    admission = Admission(
-        journal=ours,
+    reporting = Reporting(schedule, watch, around.clock, around.chance, around.observer)
+    membership = Membership(workers, schedule, around.clock)
+    backward = Compensation(pivot, stores.pivot_store, stores.participants, reporting)
+    return Engine(
+        journal=journal,
+        workers=workers,
+        participants=stores.participants,
         schedule=schedule,
-        mapping=stores.mapping,
+        admission=_admission(worker, journal, membership),
+        execution=Execution(pivot, stores.pivot_store, stores.participants, reporting),
+        compensation=backward,
+        takeover=Takeover(
+            workers=workers,
+            participants=stores.participants,
+            pivot_store=stores.pivot_store,
+            schedule=schedule,
+            membership=membership,
+            observer=around.observer,
+        ),
+        sweeping=Sweeping(
+            journal,
+            stores.participants,
+            around.observer,
+            SweepRules(retention_days=settings.units.retention_days),
+        ),
+        watch=watch,
+        membership=membership,
+        clock=around.clock,
+        observer=around.observer,
+        rules=EngineRules(
+            lanes=settings.worker.lanes,
+            batch_units_max=settings.batch.max_units,
+            lease_ttl_seconds=settings.worker.lease_ttl_seconds,
+        ),
+        bell=worker.bell,
+        outbox_bell=worker.outbox_bell,
+    )
+
+
+def _admission(worker: _Worker, journal: WorkersJournal, membership: Membership) -> Admission:
+    settings, around = worker.settings, worker.around
+    return Admission(
+        journal=journal,
+        schedule=worker.schedule,
+        mapping=worker.stores.mapping,
         rules=AdmissionRules(
             max_bytes=settings.units.max_bytes,
             timeout_ms=settings.units.timeout_ms,
@@ -107,65 +201,11 @@ def assemble(
             dead_letters_topic=settings.topics.dead_letters,
             backlog_units_max=settings.backlog.max_units,
         ),
-        announcer=announces,
-        drawing=Drawing(clock, chance),
-        clock=clock,
-        observer=observer,
+        announcer=worker.announcer,
+        drawing=Drawing(around.clock, around.chance),
+        clock=around.clock,
+        observer=around.observer,
         membership=membership,
-        bell=bell,
-        outbox_bell=outbox_bell,
-    )
-    participants = stores.participants
-    engine = Engine(
-        journal=ours,
-        workers=workers,
-        participants=participants,
-        schedule=schedule,
-        admission=admission,
-        execution=Execution(pivot, stores.pivot_store, participants, reporting),
-        compensation=Compensation(pivot, stores.pivot_store, participants, reporting),
-        takeover=Takeover(
-            workers=workers,
-            participants=participants,
-            pivot_store=stores.pivot_store,
-            schedule=schedule,
-            membership=membership,
-            observer=observer,
-        ),
-        sweeping=Sweeping(
-            ours, participants, observer, SweepRules(retention_days=settings.units.retention_days)
-        ),
-        watch=watch,
-        membership=membership,
-        clock=clock,
-        observer=observer,
-        rules=EngineRules(
-            lanes=settings.worker.lanes,
-            batch_units_max=settings.batch.max_units,
-            lease_ttl_seconds=ttl,
-        ),
-        bell=bell,
-        outbox_bell=outbox_bell,
-    )
-    return Assembly(
-        engine=engine,
-        intake=UnitIntake(
-            settings.kafka.bootstrap_servers,
-            settings.kafka.group_id,
-            [settings.topics.units],
-            admission,
-            max_records=settings.batch.max_units,
-        ),
-        relay=Relay(
-            settings.kafka.bootstrap_servers,
-            outbox,
-            outbox_bell,
-            lease_ttl_seconds=ttl,
-            limits=limits_bytes,
-        ),
-        workers=workers,
-        operators=JournalOperators(pool, announces, who="http"),
-        schedule=schedule,
-        bell=bell,
-        outbox_bell=outbox_bell,
+        bell=worker.bell,
+        outbox_bell=worker.outbox_bell,
     )

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from coordinator import __version__
-from coordinator.bootstrap.assembly import Assembly, assemble
+from coordinator.bootstrap.assembly import Assembly, Surroundings, assemble
 from coordinator.bootstrap.journal import JournalAccess, open_journal
 from coordinator.bootstrap.stores import Stores, open_stores
 from coordinator.bootstrap.topics import ensure_all_topics
@@ -88,15 +88,8 @@ class _Daemon:
         self._supervisor.on_leave("stores", stores.close, budget_seconds=1.0)
         limits = await self._insist(lambda: ensure_all_topics(settings, stores.mapping))
         await self._insist(lambda: self._enrol(journal, stores))
-        assembly = assemble(
-            settings,
-            journal,
-            stores,
-            limits,
-            clock=self._clock,
-            chance=self._chance,
-            observer=self._observer,
-        )
+        around = Surroundings(self._clock, self._chance, self._observer)
+        assembly = assemble(settings, journal, stores, limits, around)
         self._clock.journal_says(await self._insist(assembly.workers.beat))
         self._supervise(assembly)
         self._http.units = assembly.operators
