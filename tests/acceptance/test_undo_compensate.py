@@ -38,7 +38,8 @@ async def test_f25_it_replaces_the_undo_of_its_operation(
         "its entity and key written out": (
             True,
             lambda k: [
-                setting(entity, k, state="paid") | {"compensate": void | {"entity": entity, "key": k}}
+                setting(entity, k, state="paid")
+                | {"compensate": void | {"entity": entity, "key": k}}
             ],
             {"state": "void", "note": "n", "version": 3},
         ),

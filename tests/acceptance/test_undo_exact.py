@@ -36,8 +36,9 @@ RAW: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument
 
 def raw(world: World, collection: str, key: Any) -> bytes | None:
     """Give a document's very bytes."""
-    found = world.catalog.get_collection(collection, codec_options=RAW).find_one({"_id": key})
-    return None if found is None else found.raw
+    found: Any = world.catalog.get_collection(collection, codec_options=RAW).find_one({"_id": key})
+    very: bytes | None = None if found is None else found.raw
+    return very
 
 
 async def row_text(world: World, key: Any, table: str = "entries") -> str | None:
@@ -392,4 +393,4 @@ async def test_f29_without_a_stranger_every_policy_undoes_alike(world: World) ->
     outcome = await world.run(*operations, insert("account", new_number(), balance="950000"))
     assert outcome["status"] == "compensated"
     for name, was in before.items():
-        assert await stored(world, *name.split()) == was  # type: ignore[arg-type]
+        assert await stored(world, *name.split()) == was

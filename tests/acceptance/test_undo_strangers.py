@@ -1,4 +1,4 @@
-"""Strangers who write between apply and undo: what is foreign, and what each policy does (F28, F29).
+"""Strangers who write between apply and undo: what is foreign, and what each policy does (F28–29).
 
 A unit stands still between its other stores and the pivot while the test holds an account's row;
 then the CHECK of that account fails, or the deadline passes, and the unit is undone.
@@ -262,7 +262,8 @@ async def changed(world: World, entity: str, key: str, before: Any) -> None:
     """Wait until the unit's write is there to be seen."""
 
     async def look() -> bool:
-        return await stored(world, entity, key) != before
+        is_there: bool = await stored(world, entity, key) != before
+        return is_there
 
     await until(look, f"{entity} {key} was written", context=world.daemon.tail)
 
@@ -368,7 +369,7 @@ async def test_f29_skip(world: World, subtests: pytest.Subtests) -> None:
 async def test_f29_what_the_policy_does_to_the_rest_of_the_unit(
     world: World, entity: str, suffix: str
 ) -> None:
-    """F29: park leaves this branch as a whole and undoes the others; skip leaves that record only."""
+    """F29: park leaves this branch as a whole and undoes the others; skip leaves the record."""
     mine, beside, other = entity + suffix, new_id(), STORES[1 - STORES.index(entity)]
     touched, elsewhere = new_id(), new_id()
     for of, key in ((mine, touched), (mine, beside), (other, elsewhere)):

@@ -1,4 +1,4 @@
-"""Every type in every store: what goes in, what is stored, what comes out (F32, the table of values).
+"""Every type in every store: what goes in, what is stored, what comes out (F32, the table).
 
 Values are JSON text, so that a number is sent as it is written here.
 """
@@ -67,7 +67,11 @@ def _when(given: str, out: str, where: tuple[str, ...] = ALL) -> Value:
 VALUES = [
     *_same(
         "text_",
-        ["", " ", "a", "\u00e9", "e\u0301", TEN_EMOJI, " pad\t\n", "\\x41", "'\"$1;--", "{}", "null"],
+        ["", " ", "a", "\u00e9", "e\u0301", TEN_EMOJI, " pad\t\n", "\\x41", "'\"$1;--", "{}"],
+    ),
+    *_same(
+        "text_",
+        ["null"],
     ),
     Value("text_", '"a\\u0000b"', "a\0b", None, "a\0b", MONGO),
     Value("text_", json.dumps("\u00e9" * 15_000), "\u00e9" * 15_000, None, "\u00e9" * 15_000),
@@ -141,7 +145,8 @@ VALUES = [
     *(
         Value(field, "null", None, None, None, where)
         for field, where in (
-            *((f, ALL) for f in ("text_", "int_", "amount", "double_", "flag", "at_", "day", "uid")),
+            *((f, ALL) for f in ("text_", "int_", "amount", "double_", "flag", "at_", "day")),
+            *((f, ALL) for f in ("uid",)),
             *((f, ALL) for f in ("bytes_", "data")),
             *((f, PG) for f in ("word", "fixed", "small", "big", "huge", "real_", "raw")),
             ("oid", MONGO),
@@ -251,6 +256,7 @@ async def _judge_stored(world: World, entity: str, key: str, value: Value) -> No
         return
     stored = found.get(value.field)
     if isinstance(value.bson, datetime):
+        assert isinstance(stored, datetime)
         assert stored.replace(tzinfo=UTC) == value.bson
     elif isinstance(value.bson, Decimal128 | Int64 | float):
         assert type(stored) is type(value.bson)
@@ -296,14 +302,16 @@ UNSTORABLE: list[tuple[str, str, tuple[str, ...]]] = [
     *(("huge", form, PG) for form in (str(10**20), f'"{-(10**20)}"')),
     *(
         ("int_", text, ALL)
-        for text in ('"1.5"', "1.5", '"abc"', '""', "true", '"0x10"', '"1e2"', '"\u0661"', '" 1"', "[]")
+        for text in ('"1.5"', "1.5", '"abc"', '""', "true", '"0x10"', '"1e2"', '"\u0661"')
     ),
+    *(("int_", text, ALL) for text in ('" 1"', "[]")),
     *(("amount", text, PG) for text in ('"1.00001"', '"100000000"', '"123456789.0"', "100000000")),
     *(("free", text, PG) for text in ('"NaN"', '"Infinity"', "1.5", '"abc"', '""', '"1,5"')),
     *(
         ("amount", text, ALL)
-        for text in ("1.5", "1e2", '"NaN"', '"Infinity"', '"-Infinity"', '"abc"', '""', "true", '" 1"')
+        for text in ("1.5", "1e2", '"NaN"', '"Infinity"', '"-Infinity"', '"abc"', '""', "true")
     ),
+    ("amount", '" 1"', ALL),
     *(("amount", f'"{text}"', MONGO) for text in ("1" * 35, f"1.{'1' * 34}", "1" + "0" * 34 + "1")),
     *(("double_", text, ALL) for text in ("1e309", "-1e400", '"1.5"', '"NaN"', "true", "{}")),
     *(("real_", text, PG) for text in ("1e39", "16777217", "1e-60")),
@@ -327,9 +335,11 @@ UNSTORABLE: list[tuple[str, str, tuple[str, ...]]] = [
     *(("day", "20200209", ALL),),
     *(
         ("uid", f'"{text}"', ALL)
-        for text in (UUID.replace("-", ""), f"{{{UUID}}}", f"urn:uuid:{UUID}", UUID[:-1], UUID + "0", "")
+        for text in (UUID.replace("-", ""), f"{{{UUID}}}", f"urn:uuid:{UUID}", UUID[:-1])
     ),
-    *(("bytes_", f'"{t}"', ALL) for t in ("AP8", "AP8==", "A", "AP-_", "AP8=\\n", "A P8=", "=", "é")),
+    *(("uid", f'"{text}"', ALL) for text in (UUID + "0", "")),
+    *(("bytes_", f'"{t}"', ALL) for t in ("AP8", "AP8==", "A", "AP-_", "AP8=\\n", "A P8=", "=")),
+    ("bytes_", '"é"', ALL),
     *(("bytes_", text, ALL) for text in ("5", "[]")),
     *(("oid", f'"{t}"', MONGO) for t in ("0" * 23, "0" * 25, "g" * 24, "")),
     *(
