@@ -11,7 +11,7 @@ COPY requirements/runtime.txt requirements/
 RUN /opt/coordinator/bin/pip install --require-hashes -r requirements/runtime.txt
 COPY requirements/build.txt requirements/
 RUN python -m venv /opt/build && /opt/build/bin/pip install --require-hashes -r requirements/build.txt
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml LICENSE README.md ./
 COPY coordinator coordinator
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/coordinator/bin/pip install --no-deps --no-index /wheels/*.whl \
