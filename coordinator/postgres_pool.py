@@ -11,7 +11,7 @@ How an error is read, by SQLSTATE:
 ====================================== ==========================================================
 23, 22, 44, 54, P0 (data)              `BatchRefused`: nothing was done, a retry is refused again
 42, 0A and the rest (rights, schema)   `BatchRefused` with ``store_refused``
-55P03, 40P01, 40001 (waiting)          `StoreBusy`: nothing was done
+55P03, 40P01, 40001 (waiting), 57014   `StoreBusy`: nothing was done
 08, 25006, 25P03, 28, 3D, 53, 57, 58,  `StoreUnavailable`: the session is thrown away; at COMMIT
 XX, sockets, time-outs                 `ResultUnknown` instead (I11)
 ====================================== ==========================================================
@@ -49,7 +49,8 @@ DRIVER_ERRORS = (
 )
 """Everything that a call of the driver may raise; catch these and `translate` them."""
 
-_BUSY_STATES = frozenset({"55P03", "40P01", "40001", "57014"})
+_BUSY_STATES = frozenset({"55P03", "40P01", "40001"})
+_SLOW_STATE = "57014"
 _AWAY_STATES = frozenset({"25006", "25P03", "25P04"})
 _AWAY_CLASSES = frozenset({"08", "28", "3D", "53", "57", "58", "XX"})
 _DATA_CLASSES = frozenset({"22", "23", "44", "54", "P0"})
@@ -72,7 +73,7 @@ _FIXED_SETTINGS = {
     "IntervalStyle": "postgres",
     "extra_float_digits": "1",
     "bytea_output": "hex",
-    "search_path": "pg_catalog",
+    "default_transaction_isolation": "read committed",
     "standard_conforming_strings": "on",
     "jit": "off",
 }
@@ -252,6 +253,8 @@ def translate(store: str, error: BaseException) -> StoreError:
     state = sqlstate(error)
     if isinstance(error, ValueError) and not isinstance(error, asyncpg.ClientConfigurationError):
         state = "22P02"  # the driver's own: it cannot even write the value for sending
+    if state == _SLOW_STATE:
+        return StoreBusy(store, "the statement took longer than it may", slow=True)
     if state is None or state in _AWAY_STATES or state[:2] in _AWAY_CLASSES:
         return StoreUnavailable(store, _sentence_away(error))
     if state in _BUSY_STATES:

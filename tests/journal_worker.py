@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
@@ -19,6 +19,7 @@ from coordinator.domain.errors import Fenced, StoreError
 from coordinator.domain.publishing import Message
 from coordinator.journal.admission import JournalAdmission
 from coordinator.journal.duties import JournalDuties
+from coordinator.journal.epoch import Epoch
 from coordinator.journal.mappings import JournaledMappings
 from coordinator.journal.migrate import migrate
 from coordinator.journal.operators import JournalOperators
@@ -42,10 +43,11 @@ class JournalWorker:
     mappings: JournaledMappings
     tables: DataTables | None
     lease_ttl_seconds: float
+    epoch: Epoch = field(default_factory=Epoch)
 
     @property
     def admission(self) -> JournalAdmission:
-        return JournalAdmission(self.pool, self.number, self.pivot_store)
+        return JournalAdmission(self.pool, self.number, self.pivot_store, self.epoch)
 
     @property
     def pivot(self) -> JournalPivot:
@@ -57,7 +59,9 @@ class JournalWorker:
 
     @property
     def workers(self) -> JournalWorkers:
-        return JournalWorkers(self.pool, self.number, self.lease_ttl_seconds, self.mappings)
+        return JournalWorkers(
+            self.pool, self.number, self.lease_ttl_seconds, self.mappings, self.epoch
+        )
 
     @property
     def outbox(self) -> JournalOutbox:

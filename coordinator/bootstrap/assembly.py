@@ -24,6 +24,7 @@ from coordinator.engine.schedule import Schedule
 from coordinator.engine.stores import StoreWatch
 from coordinator.engine.sweeping import Sweeping, SweepRules
 from coordinator.engine.takeover import Takeover
+from coordinator.journal.epoch import Epoch
 from coordinator.journal.journal import WorkersJournal
 from coordinator.journal.operators import JournalOperators
 from coordinator.journal.outbox import JournalOutbox
@@ -106,8 +107,9 @@ def assemble(
         asyncio.Event(),
     )
     ttl = settings.worker.lease_ttl_seconds
-    workers = JournalWorkers(journal.pool, journal.worker, ttl, journal.mappings)
-    engine = _engine(worker, workers)
+    epoch = Epoch()
+    workers = JournalWorkers(journal.pool, journal.worker, ttl, journal.mappings, epoch)
+    engine = _engine(worker, workers, epoch)
     return Assembly(
         engine=engine,
         intake=UnitIntake(
@@ -132,11 +134,11 @@ def assemble(
     )
 
 
-def _engine(worker: _Worker, workers: JournalWorkers) -> Engine:
+def _engine(worker: _Worker, workers: JournalWorkers, epoch: Epoch) -> Engine:
     settings, stores, around = worker.settings, worker.stores, worker.around
     access, schedule = worker.journal, worker.schedule
     journal = WorkersJournal(
-        access.pool, access.worker, worker.announcer, access.mappings, stores.pivot_store
+        access.pool, access.worker, worker.announcer, access.mappings, epoch, stores.pivot_store
     )
     pivot = JournalPivot(access.pool, access.worker, worker.announcer, stores.pivot_tables)
     probes = {JOURNAL: journal.ping}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 from coordinator import __version__
@@ -27,7 +28,8 @@ from coordinator.daemon.system_clock import SystemChance, SystemClock
 from coordinator.domain.errors import StoreError
 from coordinator.engine.ports import JOURNAL
 from coordinator.fault_points import FaultPoint, reach
-from coordinator.journal.workers import application_name
+from coordinator.journal.epoch import Epoch
+from coordinator.journal.workers import JournalWorkers
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
 from coordinator.settings import Settings
@@ -82,8 +84,13 @@ class _Daemon:
         settings = self._settings
         journal = await self._insist(lambda: open_journal(settings))
         self._supervisor.on_leave("journal", journal.close, budget_seconds=1.0)
+        # The lease has begun to run; whatever we have to wait for, it must not run out.
+        started = asyncio.Event()
+        self._supervisor.add(
+            "first-heartbeats", lambda: self._beat_until(journal, started), may_end=True
+        )
         stores = await self._insist(
-            lambda: open_stores(settings, journal.journal_id, application_name(journal.worker))
+            lambda: open_stores(settings, journal.journal_id, journal.session_name)
         )
         self._supervisor.on_leave("stores", stores.close, budget_seconds=1.0)
         limits = await self._insist(lambda: ensure_all_topics(settings, stores.mapping))
@@ -92,6 +99,7 @@ class _Daemon:
         assembly = assemble(settings, journal, stores, limits, around)
         self._clock.journal_says(await self._insist(assembly.workers.beat))
         self._supervise(assembly)
+        started.set()
         self._http.units = assembly.operators
         self._health.ready()
         log.info(
@@ -100,6 +108,13 @@ class _Daemon:
             worker=journal.worker,
             duration_ms=round((time.monotonic() - began) * 1000, 1),
         )
+
+    async def _beat_until(self, journal: JournalAccess, started: asyncio.Event) -> None:
+        ttl = self._settings.worker.lease_ttl_seconds
+        workers = JournalWorkers(journal.pool, journal.worker, ttl, journal.mappings, Epoch())
+        while not await self._clock.wait(started, ttl / 4):
+            with suppress(StoreError):
+                await workers.beat()
 
     async def _enrol(self, journal: JournalAccess, stores: Stores) -> None:
         await journal.mappings.remember(stores.mapping)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from coordinator import postgres_pool
 from coordinator.domain.entity import Mapping as EntityMapping
+from coordinator.domain.errors import ConfigurationInvalid
 from coordinator.engine.ports import Participant
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
@@ -97,7 +98,14 @@ async def read_catalog(
     if isinstance(settings.stores[store], MongodbStore):
         return await read_mongodb_catalog(MongodbServerView(connections.drivers[store], store))
     async with postgres_pool.connected(connections.pools[store], store) as connection:
-        return await read_postgresql_catalog(connection, tables_of(declarations, store))
+        if await connection.fetchval("SHOW server_encoding") != "UTF8":
+            raise ConfigurationInvalid([f"stores.{store}: the database's encoding is not UTF8"])
+        # So that the names of types are qualified; users' triggers keep the path that they expect.
+        await connection.execute("SET search_path = pg_catalog")
+        try:
+            return await read_postgresql_catalog(connection, tables_of(declarations, store))
+        finally:
+            await connection.execute("RESET search_path")
 
 
 async def open_stores(settings: Settings, journal_id: str, application_name: str) -> Stores:

@@ -15,10 +15,12 @@ from typing import Any
 import orjson
 
 from coordinator.domain.decide import Effect
+from coordinator.domain.entity import FieldType
 from coordinator.domain.errors import ErrorCode, Problem, error_as_json
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Operation, Origin, Unit
 from coordinator.domain.publishing import Done, Header, Message
+from coordinator.domain.values import wire
 
 _OVERHEAD_BYTES = 128
 """What a record batch of one adds to its record: 61 bytes of batch and the record's own varints."""
@@ -174,7 +176,7 @@ def committed_operations(unit: Unit, done: Sequence[Done]) -> list[dict[str, Any
             "op": operation.kind.value,
         }
         if unit.mapping.entities[operation.entity].version is not None:
-            entry["version"] = each.version
+            entry["version"] = wire(FieldType.INTEGER, each.version)
         if each.effect is Effect.NOTHING:
             entry["applied"] = False
         entries.append((operation.index, entry))

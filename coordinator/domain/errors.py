@@ -163,11 +163,20 @@ class StoreBusy(StoreError):
     """An outsider holds something that the batch needs; nothing was done.
 
     ``units`` names the units concerned by ``seq`` where the store tells, else it is empty.
+    ``slow``: a statement took longer than it may; whoever it was should be tried alone.
     """
 
-    def __init__(self, store: str, message: str, units: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        store: str,
+        message: str,
+        units: frozenset[int] = frozenset(),
+        *,
+        slow: bool = False,
+    ) -> None:
         super().__init__(store, message)
         self.units = units
+        self.slow = slow
 
 
 class BatchRefused(StoreError):

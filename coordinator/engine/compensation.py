@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from coordinator.domain.errors import ErrorCode, Problem, StoreError
+from coordinator.domain.errors import ErrorCode, Problem
 from coordinator.domain.operation import Unit
 from coordinator.engine.halving import try_in_parts
 from coordinator.engine.ports import Ending, Participant, Pivot, Undone
@@ -92,12 +92,19 @@ class Compensation:
                     problem=problems[0] if problems else None,
                 )
             )
-        try:
-            concluded = await self._pivot.finish(endings)
-        except StoreError as error:
-            self._reporting.interrupted(entries, error)
-            return
-        self._reporting.concluded({each.unit.seq: each for each in entries}, concluded)
+        by_seq = {each.unit.seq: each for each in entries}
+        of_unit = {each.unit.seq: each for each in endings}
+        tried = await try_in_parts(
+            [each.unit for each in entries],
+            lambda part: self._pivot.finish([of_unit[unit.seq] for unit in part]),
+        )
+        self._reporting.tried("the end of a compensation", len(entries), tried)
+        for concluded in tried.results:
+            self._reporting.concluded(by_seq, concluded)
+        for seq in sorted({*tried.busy, *tried.failing}):
+            self._reporting.set_aside(by_seq[seq])
+        if tried.error is not None:
+            self._reporting.interrupted([by_seq[seq] for seq in tried.interrupted], tried.error)
 
 
 def undo_failed(problem: Problem) -> Problem:

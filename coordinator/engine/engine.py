@@ -80,6 +80,7 @@ class Engine:
         self._rules = rules
         self._bell = bell
         self._outbox_bell = outbox_bell
+        self._may_take_over_from = clock.monotonic()
         self._trusted_until = clock.monotonic() + rules.lease_ttl_seconds
 
     def tasks(self) -> Mapping[str, Task]:
@@ -147,6 +148,9 @@ class Engine:
             except StoreError as error:
                 self._watch.failed(error)
                 self._observer.duty_failed("heartbeat", error)
+                # After an outage of the journal every lease looks expired: let the others renew
+                # theirs before judging them.
+                self._may_take_over_from = self._clock.monotonic() + ttl
                 if sent >= self._trusted_until and not late:
                     late = True
                     self._observer.lease_late()
@@ -170,7 +174,6 @@ class Engine:
         return duty
 
     async def _tick(self) -> None:
-        await self._membership.find_missing()
         for entry in self.schedule.overdue(self._clock.monotonic()):
             parked = [
                 other.unit.id
@@ -179,6 +182,7 @@ class Engine:
             ]
             self.schedule.refuse(entry, too_late(entry.unit, parked))
             self._bell.set()
+        await self._membership.find_missing()
 
     async def _ask_elsewhere(self) -> None:
         waiting = self.schedule.elsewhere
@@ -212,6 +216,8 @@ class Engine:
                 self._bell.set()
 
     async def _take_over(self) -> None:
+        if self._clock.monotonic() < self._may_take_over_from:
+            return
         if await self._takeover.run_once():
             self._bell.set()
 

@@ -98,13 +98,12 @@ class Execution:
 
     async def refuse(self, entries: Sequence[Entry]) -> None:
         """Journal the refusals that were decided outside a batch: deadlines and cancels."""
-        refusals = [Refusal(each.unit, _reason(each), in_doubt=each.in_doubt) for each in entries]
-        try:
-            concluded = await self._pivot.conclude((), refusals)
-        except StoreError as error:
-            self._reporting.interrupted(entries, error)
-            return
-        self._reporting.concluded({each.unit.seq: each for each in entries}, concluded)
+        by_seq = {each.unit.seq: each for each in entries}
+        refusals = {
+            seq: Refusal(each.unit, _reason(each), in_doubt=each.in_doubt)
+            for seq, each in by_seq.items()
+        }
+        await self._pivot_in_parts(by_seq, {}, refusals, ())
 
     # --- load and decide ----------------------------------------------------------------------
 
@@ -228,7 +227,7 @@ class Execution:
             self._reporting.concluded(by_seq, concluded)
             unended = [*unended, *concluded.busy]
         for seq in sorted(tried.busy):
-            self._reporting.set_aside(by_seq[seq])
+            self._reporting.set_aside(by_seq[seq], alone=seq in tried.slow)
         open_earlier = sorted({*unended, *tried.busy, *tried.interrupted})
         for seq, problem in sorted(tried.failing.items()):
             earlier = [other for other in open_earlier if other < seq]

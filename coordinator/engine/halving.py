@@ -24,6 +24,9 @@ from coordinator.domain.operation import Unit
 
 ResultT = TypeVar("ResultT")
 
+_SLOW_PARTS = 16
+"""Into how many parts a batch is cut whose statement took too long."""
+
 _CULPRITS_MAX = 3
 """How often a batch is tried again without a named culprit before it is halved."""
 
@@ -32,7 +35,8 @@ _CULPRITS_MAX = 3
 class Tried(Generic[ResultT]):
     """What became of a batch: the results of the parts that went through, and the rest by ``seq``.
 
-    ``failing``: refused by the store on its own. ``busy``: an outsider is in its way.
+    ``failing``: refused by the store on its own. ``busy``: an outsider is in its way; those of
+    them that took too long by themselves are ``slow`` as well.
     ``interrupted``: not tried to an end, because the store went away; what happened is unknown.
     ``refusals``: why parts had to be made smaller, in the order of the attempts.
     """
@@ -40,6 +44,7 @@ class Tried(Generic[ResultT]):
     results: list[ResultT] = field(default_factory=list)
     failing: dict[int, Problem] = field(default_factory=dict)
     busy: set[int] = field(default_factory=set)
+    slow: set[int] = field(default_factory=set)
     interrupted: set[int] = field(default_factory=set)
     error: StoreError | None = None
     refusals: list[StoreError] = field(default_factory=list)
@@ -86,6 +91,10 @@ def _smaller(
                 tried.failing[unit.seq] = refusal.refusals.get(unit.seq, refusal.problem)
             else:
                 tried.busy.add(unit.seq)
+                if isinstance(refusal, StoreBusy) and refusal.slow:
+                    tried.slow.add(unit.seq)
         return [([unit for unit in part if unit.seq not in named], culprits + 1)]
-    middle = len(part) // 2
-    return [(part[:middle], 0), (part[middle:], 0)]
+    # Each time-out costs seconds: go on in small parts at once.
+    is_slow = isinstance(refusal, StoreBusy) and refusal.slow
+    size = max(1, -(-len(part) // (_SLOW_PARTS if is_slow else 2)))
+    return [(part[at : at + size], 0) for at in range(0, len(part), size)]

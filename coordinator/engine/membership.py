@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from coordinator.domain.errors import StoreError
+from coordinator.domain.errors import StoreBusy, StoreError
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.refusals import cancelled
 from coordinator.engine.clock import Clock
@@ -43,6 +43,8 @@ class Membership:
         async with self._door:
             try:
                 yield
+            except StoreBusy:
+                raise  # nothing was done
             except StoreError:
                 self._doubtful = True
                 raise

@@ -50,8 +50,11 @@ class Reporting:
         for seq in concluded.lost:
             self._schedule.end(seq)
 
-    def set_aside(self, entry: Entry, why: str = "an outsider is in its way") -> None:
-        """Try it again after a pause that grows, with full jitter."""
+    def set_aside(
+        self, entry: Entry, why: str = "an outsider is in its way", *, alone: bool = False
+    ) -> None:
+        """Try it again after a pause that grows, with full jitter; ``alone`` if it is slow."""
+        entry.alone = entry.alone or alone
         entry.attempts = min(entry.attempts, 20)
         longest = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * 2 ** (entry.attempts + 1))
         pause = self._chance.uniform(PAUSE_SECONDS_MIN, longest)

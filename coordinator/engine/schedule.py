@@ -24,6 +24,9 @@ from coordinator.domain.operation import Unit
 from coordinator.engine.locks import LockQueues
 from coordinator.engine.ports import JOURNAL
 
+_STALE_DEADLINES_MAX = 1000
+"""Deadlines of units that have ended are dropped when there are more of them than of others."""
+
 
 class Phase(Enum):
     """What is to be done with an open unit next."""
@@ -117,6 +120,9 @@ class Schedule:
             self.parked.add(seq)
             return
         heapq.heappush(self._deadlines, (entry.deadline, seq))
+        if len(self._deadlines) > 2 * len(self._entries) + _STALE_DEADLINES_MAX:
+            self._deadlines = [pair for pair in self._deadlines if pair[1] in self._entries]
+            heapq.heapify(self._deadlines)
         self._offer(entry)
 
     def end(self, seq: int) -> None:
@@ -131,6 +137,9 @@ class Schedule:
         self._held_by_store.discard(seq)
         for freed in self._locks.release(seq):
             self._offer(self._entries[freed])
+        self._let_followers_go(seq)
+
+    def _let_followers_go(self, seq: int) -> None:
         for follower in self._followers.pop(seq, ()):
             entry = self._entries.get(follower)
             if entry is not None:
@@ -188,10 +197,11 @@ class Schedule:
         self._offer(entry)
 
     def park(self, entry: Entry) -> None:
-        """The unit waits for a person, its locks kept."""
+        """The unit waits for a person, its locks kept; units of its batch wait for it no more."""
         entry.phase = Phase.PARKED
         entry.running = False
         self.parked.add(entry.unit.seq)
+        self._let_followers_go(entry.unit.seq)
 
     # --- what the world reports ---------------------------------------------------------------
 

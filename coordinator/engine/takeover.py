@@ -36,6 +36,7 @@ class Takeover:
         self._schedule = schedule
         self._membership = membership
         self._observer = observer
+        self._lost_answer = False
 
     async def run_once(self) -> int:
         """Take over whatever has expired; how many units came."""
@@ -65,11 +66,29 @@ class Takeover:
             fenced.add(store)
         if self._pivot_store is not None:
             fenced.add(self._pivot_store)
-        async with self._membership.changing():
-            units = await self._workers.take_over(worker, fenced)
-            self._membership.adopt(units)
-        if units:
-            self._observer.taken_over(worker, len(units))
+        came = await self._adopt_all(worker, fenced)
+        if came:
+            self._observer.taken_over(worker, came)
         if fenced >= self._participants.keys():
             await self._workers.bury(worker)
-        return len(units)
+        return came
+
+    async def _adopt_all(self, worker: int, stores: set[str]) -> int:
+        """Adopt all that is there, some at a time."""
+        came = 0
+        while True:
+            try:
+                async with self._membership.changing():
+                    units = await self._workers.take_over(worker, stores)
+                    self._membership.adopt(units)
+            except StoreError:
+                self._lost_answer = True
+                raise
+            came += len(units)
+            if units:
+                continue
+            if self._lost_answer:
+                # What a lost call has taken over is ours since it has let go of the rows: ask.
+                self._lost_answer = False
+                self._membership.doubt()
+            return came

@@ -16,20 +16,24 @@ from coordinator.domain.operation import Unit
 from coordinator.domain.plan_json import plan_as_json
 from coordinator.engine.ports import AdmissionBatch, Admitted, Partition
 from coordinator.fault_points import FaultPoint, reach
+from coordinator.journal.epoch import Epoch
 from coordinator.journal.packing import pack
 from coordinator.journal.session import reading, single_statement
 
 _LOCK_KEY_LENGTH_MAX = 500
 _REASON_LENGTH_MAX = 500
-_ADMIT = f"SELECT * FROM coordinator.admit({', '.join(f'${n}' for n in range(1, 28))})"
+_ADMIT = f"SELECT * FROM coordinator.admit({', '.join(f'${n}' for n in range(1, 29))})"
 
 
 class JournalAdmission:
     """Journals batches of records for one worker."""
 
-    def __init__(self, pool: postgres_pool.Pool, worker: int, pivot_store: str | None) -> None:
+    def __init__(
+        self, pool: postgres_pool.Pool, worker: int, pivot_store: str | None, epoch: Epoch
+    ) -> None:
         self._pool = pool
         self._worker = worker
+        self._epoch = epoch
         self._pivot_store = pivot_store
 
     async def positions(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
@@ -65,6 +69,7 @@ class JournalAdmission:
         ]
         return (
             self._worker,
+            self._epoch.number,
             mapping.fingerprint,
             [move.partition[0] for move in moves],
             [move.partition[1] for move in moves],

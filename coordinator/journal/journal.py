@@ -6,6 +6,7 @@ from coordinator import postgres_pool
 from coordinator.domain.announce import Announcer
 from coordinator.journal.admission import JournalAdmission
 from coordinator.journal.duties import JournalDuties
+from coordinator.journal.epoch import Epoch
 from coordinator.journal.mappings import JournaledMappings
 from coordinator.journal.session import reading
 
@@ -19,9 +20,10 @@ class WorkersJournal(JournalAdmission, JournalDuties):
         worker: int,
         announcer: Announcer,
         mappings: JournaledMappings,
+        epoch: Epoch,
         pivot_store: str | None,
     ) -> None:
-        JournalAdmission.__init__(self, pool, worker, pivot_store)
+        JournalAdmission.__init__(self, pool, worker, pivot_store, epoch)
         JournalDuties.__init__(self, pool, worker, announcer, mappings)
 
     async def ping(self) -> None:

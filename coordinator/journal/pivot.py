@@ -19,7 +19,7 @@ import orjson
 from coordinator import postgres_pool
 from coordinator.domain import announce
 from coordinator.domain.decide import Image, ImageKey
-from coordinator.domain.errors import BatchRefused, InvariantViolated, Problem
+from coordinator.domain.errors import BatchRefused, InvariantViolated, Problem, StoreBusy
 from coordinator.domain.lifecycle import FINAL_STATUSES, Status, Transition, next_status
 from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Done, Message
@@ -28,6 +28,9 @@ from coordinator.engine.ports import JOURNAL, Candidate, Concluded, Ending, Refu
 from coordinator.fault_points import FaultPoint, reach
 from coordinator.journal.packing import pack
 from coordinator.journal.session import fence_told, own_statement
+
+_BATCH_BYTES_MAX = 32 * 1024 * 1024
+"""What the events of one transaction may hold together; a unit alone is judged by F26."""
 
 
 class DataWork(Protocol):
@@ -165,6 +168,7 @@ class JournalPivot:
                 work = await self._tables.apply(connection, units)
                 decided.busy = work.busy
         too_large: dict[int, Problem] = {}
+        size_bytes = 0
         for candidate in candidates:
             seq = candidate.unit.seq
             if work is not None and seq in work.busy:
@@ -176,6 +180,11 @@ class JournalPivot:
                 continue
             done = candidate.done if work is None else (*candidate.done, *work.done.get(seq, ()))
             problem = self._commit(decided, candidate.unit, done)
+            size_bytes += sum(
+                len(each.before or b"") + len(each.after or b"") for each in done
+            ) + len(candidate.unit.metadata or b"") * (1 + len(done))
+            if size_bytes > _BATCH_BYTES_MAX and len(candidates) > 1:
+                raise StoreBusy(JOURNAL, "the batch has too many bytes for one transaction")
             if problem is not None:
                 too_large[seq] = problem
         if too_large:

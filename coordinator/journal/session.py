@@ -17,12 +17,16 @@ from coordinator.domain.errors import (
     Fenced,
     InvariantViolated,
     ResultUnknown,
+    StoreBusy,
     StoreUnavailable,
 )
 from coordinator.engine.ports import JOURNAL
 
 FENCED_STATE = "CF001"
 """What ``coordinator.hold_fence`` raises."""
+
+LATE_STATE = "CF002"
+"""What ``coordinator.admit`` raises for an earlier epoch: nothing was done."""
 
 
 @asynccontextmanager
@@ -72,4 +76,6 @@ def fence_told() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         if error.sqlstate == FENCED_STATE:
             raise Fenced("another worker has taken over this one's units") from error
+        if error.sqlstate == LATE_STATE:
+            raise StoreBusy(JOURNAL, "an admission came after its time") from error
         raise

@@ -17,11 +17,13 @@ from coordinator import postgres_pool
 from coordinator.domain.errors import Fenced, StoreBusy
 from coordinator.engine.ports import JOURNAL, OpenUnit
 from coordinator.fault_points import FaultPoint, reach
+from coordinator.journal.epoch import Epoch
 from coordinator.journal.mappings import JournaledMappings
 from coordinator.journal.open_units import COLUMNS, open_units
 from coordinator.journal.session import fence_told, own_statement, reading, single_statement
 
 _FENCE_ATTEMPTS_MAX = 50
+_UNITS_AT_A_TIME = 1000
 _EXPIRED = (
     "SELECT true FROM coordinator.heartbeats WHERE worker = $1 AND expires_at < clock_timestamp()"
 )
@@ -58,7 +60,8 @@ async def _end_sessions(connection: asyncpg.Connection, worker: int) -> None:
     try:
         await connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = $1 AND pid <> pg_backend_pid()",
+            " WHERE application_name = $1 AND datname = current_database()"
+            " AND pid <> pg_backend_pid()",
             application_name(worker),
         )
     except asyncpg.InsufficientPrivilegeError:
@@ -74,11 +77,13 @@ class JournalWorkers:
         worker: int,
         lease_ttl_seconds: float,
         mappings: JournaledMappings,
+        epoch: Epoch,
     ) -> None:
         self._pool = pool
         self._worker = worker
         self._ttl = lease_ttl_seconds
         self._mappings = mappings
+        self._epoch = epoch
 
     @property
     def worker(self) -> int:
@@ -146,6 +151,9 @@ class JournalWorkers:
                     return True
                 if not await connection.fetchval(_EXPIRED, worker):
                     return False
+                # Whoever could not renew its own lease may be what is wrong, not the other one.
+                if await connection.fetchval(_EXPIRED, self._worker):
+                    return False
                 await _end_sessions(connection, worker)
                 await connection.execute(
                     "SELECT 1 FROM coordinator.workers WHERE id = $1 FOR UPDATE", worker
@@ -177,35 +185,53 @@ class JournalWorkers:
             )
 
     async def take_over(self, worker: int, stores: Collection[str]) -> Sequence[OpenUnit]:
-        """Make a fenced worker's open units ours, those that need none but these stores."""
+        """Make some of a fenced worker's open units ours, the oldest; none when there is none left.
+
+        Only those that need none but these stores. Some at a time, because a backlog may be large.
+        """
         reach(FaultPoint.TAKE_OVER_BEFORE)
         async with postgres_pool.transaction(self._pool, JOURNAL) as connection:
             with own_statement(), fence_told():
                 await connection.execute("SELECT coordinator.hold_fence($1)", self._worker)
                 rows = await connection.fetch(
-                    f"UPDATE coordinator.units u SET worker = $1"
-                    f" WHERE u.worker = $2 AND u.status IN ('accepted', 'compensating', 'parked')"
-                    f" AND u.stores <@ $3::text[]"
+                    f"UPDATE coordinator.units u SET worker = $1 WHERE u.seq IN ("
+                    f" SELECT o.seq FROM coordinator.units o WHERE o.worker = $2"
+                    f" AND o.status IN ('accepted', 'compensating', 'parked')"
+                    f" AND o.stores <@ $3::text[]"
                     f" AND EXISTS (SELECT 1 FROM coordinator.workers w"
                     f"             WHERE w.id = $2 AND w.fenced)"
+                    f" ORDER BY o.seq LIMIT $4 FOR UPDATE)"
                     f" RETURNING {COLUMNS}",
                     self._worker,
                     worker,
                     list(stores),
+                    _UNITS_AT_A_TIME,
                 )
         reach(FaultPoint.TAKE_OVER_AFTER)
         return await open_units(rows, self._mappings)
 
     async def ours(self) -> Sequence[OpenUnit]:
-        """Read this worker's own open units."""
-        async with reading(self._pool) as connection:
-            await connection.execute("SELECT coordinator.hold_fence($1)", self._worker)
-            rows = await connection.fetch(
-                f"SELECT {COLUMNS} FROM coordinator.units u WHERE u.worker = $1"
-                " AND u.status IN ('accepted', 'compensating', 'parked') ORDER BY u.seq",
-                self._worker,
+        """Read this worker's own open units, in a new epoch of its admissions."""
+        async with single_statement(self._pool) as connection:
+            self._epoch.number = await connection.fetchval(
+                "SELECT coordinator.new_epoch($1)", self._worker
             )
-        return await open_units(rows, self._mappings)
+        found: list[OpenUnit] = []
+        last = 0
+        while True:
+            async with reading(self._pool) as connection:
+                rows = await connection.fetch(
+                    f"SELECT {COLUMNS} FROM coordinator.units u WHERE u.worker = $1 AND u.seq > $2"
+                    " AND u.status IN ('accepted', 'compensating', 'parked')"
+                    " ORDER BY u.seq LIMIT $3",
+                    self._worker,
+                    last,
+                    _UNITS_AT_A_TIME,
+                )
+            found += await open_units(rows, self._mappings)
+            if len(rows) < _UNITS_AT_A_TIME:
+                return found
+            last = rows[-1]["seq"]
 
     async def bury(self, worker: int) -> bool:
         """Forget the lease of a fenced worker that has no open unit left; whether it was so."""

@@ -1,7 +1,7 @@
 """Reading a PostgreSQL store's catalog.
 
 Owns four queries on ``pg_catalog``, over the mapped tables only. Refuses to open a connection: give
-it one whose ``search_path`` is ``pg_catalog`` (as `coordinator.postgres_pool` opens them), so that
+it one whose ``search_path`` is ``pg_catalog`` (as `coordinator.bootstrap.stores` sets it), so that
 names of types come out qualified, and let its errors be translated there.
 """
 

@@ -83,7 +83,8 @@ async def test_everything_is_fenced_before_a_unit_comes() -> None:
         ("fence at", "carts", DEAD),
         ("record", DEAD, "carts"),
         ("take_over", DEAD, {"catalog", "carts", "ledger"}),
-    ]
+        ("take_over", DEAD, {"catalog", "carts", "ledger"}),
+    ], "again until nothing comes"
     assert world.workers.buried == [DEAD]
     assert world.observer.seen == [("taken_over", DEAD, 1)]
 

@@ -5,6 +5,7 @@ CREATE TABLE coordinator.journal (
     only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     id         uuid NOT NULL DEFAULT gen_random_uuid(),
     last_seq   bigint NOT NULL DEFAULT 0,
+    pivot_store text,                     -- the store that lives in this database, if one does
     created_at timestamptz NOT NULL DEFAULT now()
 );
 INSERT INTO coordinator.journal DEFAULT VALUES;
@@ -22,6 +23,7 @@ CREATE TABLE coordinator.workers (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL,
     lanes      int NOT NULL,
+    epoch      bigint NOT NULL DEFAULT 0,  -- an admission of an older one comes too late
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     fenced     boolean NOT NULL DEFAULT false,
     fenced_by  bigint,
@@ -149,6 +151,18 @@ BEGIN
     END IF;
 END $$;
 
+-- A new epoch: whatever admission of this worker is still on its way is done now or never.
+CREATE FUNCTION coordinator.new_epoch(p_worker bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_epoch bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('coordinator.admission'));
+    PERFORM coordinator.hold_fence(p_worker);
+    UPDATE coordinator.workers SET epoch = epoch + 1 WHERE id = p_worker
+    RETURNING epoch INTO v_epoch;
+    RETURN v_epoch;
+END $$;
+
 -- Admission of one batch, in one statement and one transaction. It is PL/pgSQL because each of
 -- its statements takes a snapshot of its own, and all but the first must come after the lock.
 --
@@ -156,7 +170,7 @@ END $$;
 -- number of units that stand before it in the batch. `u_at`, `c_at`: 1-based index of the
 -- partition. `l_unit`, and the ordinals that are returned: 1-based index of the unit.
 CREATE FUNCTION coordinator.admit(
-    p_worker bigint, p_mapping text,
+    p_worker bigint, p_epoch bigint, p_mapping text,
     p_topics text[], p_numbers int[], p_expected bigint[], p_next bigint[], p_answers bytea[],
     u_at int[], u_offset bigint[], u_id text[], u_digest text[], u_timeout_ms bigint[],
     u_plan bytea[], u_stores text[], u_metadata bytea[], u_reply_to text[], u_traceparent text[],
@@ -172,6 +186,11 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('coordinator.admission'));
     PERFORM coordinator.hold_fence(p_worker);
+    -- The worker has given this call up and looked at what it owns since: it must not happen now.
+    PERFORM 1 FROM coordinator.workers WHERE id = p_worker AND epoch = p_epoch;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'admission of an earlier epoch' USING ERRCODE = 'CF002';
+    END IF;
     admitted_at := clock_timestamp();
 
     WITH wanted AS (

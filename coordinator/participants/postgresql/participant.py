@@ -189,7 +189,8 @@ class PostgresParticipant:
         rows, busy = await _lock_current(connection, keys_of)
         undone: list[str] = []
         changes: list[Sequence[RowChange]] = []
-        for unit, found in applied:
+        # The last applied is the first undone.
+        for unit, found in reversed(applied):
             if unit.seq in busy:
                 continue
             decided = decide_undo(unit, keys_of[unit.seq], rows)
