@@ -8,12 +8,13 @@ that does not poll is put out of its group.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
 
 from coordinator.domain.errors import StoreError
 from coordinator.engine.ports import Intake, Partition, Record
@@ -248,7 +249,7 @@ class Membership:
         try:
             return await self.consumer.fetch(timeout_ms, self._max_records)
         except Exception as error:  # whatever it is: see `consumer`
-            raise ConsumerBroken(error, unpacking=_is_unpacking(error)) from error
+            raise ConsumerBroken(error, unpacking=is_unpacking(error)) from error
 
     async def _fetch_isolated(self) -> list[Record]:
         """Read one record, and find the partition whose next one cannot be unpacked."""
@@ -260,10 +261,10 @@ class Membership:
                 records = await self.consumer.fetch(POLL_MS, 1, partition)
             except Exception as error:
                 position = await self.consumer.position(partition)
-                if position is not None and _is_unpacking(error):
+                if position is not None and is_unpacking(error):
                     self._unreadable[partition] = position
                     self.found_unreadable = True
-                raise ConsumerBroken(error, unpacking=_is_unpacking(error)) from error
+                raise ConsumerBroken(error, unpacking=is_unpacking(error)) from error
             if records:
                 return records
         return []
@@ -313,8 +314,13 @@ class Membership:
         )
 
 
-def _is_unpacking(error: Exception) -> bool:
-    return isinstance(error, CorruptRecordException) or not isinstance(error, KafkaError | OSError)
+_OF_CONTENT = (CorruptRecordException, UnsupportedCodecError, gzip.BadGzipFile)
+"""Kinds of `KafkaError` and `OSError` that speak of a batch and not of a broker."""
+
+
+def is_unpacking(error: Exception) -> bool:
+    """Whether the driver stumbled over what a batch holds, so that asking again is of no use."""
+    return isinstance(error, _OF_CONTENT) or not isinstance(error, KafkaError | OSError)
 
 
 def _partition(partition: TopicPartition) -> Partition:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import RecordsToDelete
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
@@ -68,6 +68,43 @@ async def test_records_come_in_order_whole_and_in_batches(
     assert port.values(1) == [None, *_numbers(300)]
     assert max(port.batches) <= 50
     assert not intake.state().ready
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+async def test_units_of_every_codec_are_read(
+    kafka_bootstrap: str, kafka_prefix: str, codec: str
+) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    values = [b"%d" % number * 100 for number in range(50)]
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka_bootstrap, compression_type=codec, linger_ms=50
+    ) as producer:
+        await asyncio.gather(*[producer.send_and_wait(topic, v, partition=0) for v in values])
+    port = MemoryIntake()
+    async with running(UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)):
+        await until(lambda: len(port.admitted) == 50, "all records are admitted")
+    assert sorted(port.values(0), key=repr) == sorted(values, key=repr)
+
+
+async def test_a_codec_that_is_not_there_stops_its_partition_only(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken broker would be asked again for ever, and nothing be read meanwhile."""
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 2)
+    await _send(kafka_bootstrap, topic, _numbers(3), partition=0)
+    await _send(kafka_bootstrap, topic, _numbers(3), partition=1)
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka_bootstrap, compression_type="lz4"
+    ) as producer:
+        await producer.send_and_wait(topic, b"x" * 1000, partition=0)
+    monkeypatch.setattr("aiokafka.codec.has_lz4", lambda: False)
+    port = MemoryIntake()
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    async with running(intake):
+        await until(lambda: intake.state().parked == {(topic, 0)}, "the partition is parked")
+        await _send(kafka_bootstrap, topic, _numbers(3, start=3), partition=1)
+        await until(lambda: port.values(1) == _numbers(6), "the other partition is read")
+        assert port.values(0) == _numbers(3)
 
 
 async def test_the_journals_position_counts_and_not_kafkas(

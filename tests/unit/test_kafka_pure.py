@@ -1,16 +1,20 @@
 """What the Kafka side decides without a broker."""
 
 import asyncio
+import gzip
 import random
 import time
+import zlib
 
 import pytest
+from aiokafka.errors import CorruptRecordException, KafkaConnectionError, UnsupportedCodecError
 from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.domain.publishing import Message
 from coordinator.kafka.ending import end_within
+from coordinator.kafka.membership import is_unpacking
 from coordinator.kafka.partitioning import partition_of
 from coordinator.kafka.placement import BeyondEnd, Start, place
 from coordinator.kafka.producer import message_bytes
@@ -59,6 +63,26 @@ def test_the_size_of_a_message_is_never_underestimated(
     batch = BatchBuilder(1_000_000, 0)
     batch.append(timestamp=1_700_000_000_000, key=key, value=value, headers=headers)
     assert batch.size() <= message_bytes(Message("t", key, value, tuple(headers)))
+
+
+@pytest.mark.parametrize(
+    ("error", "unpacking"),
+    [
+        (UnsupportedCodecError("lz4"), True),
+        (CorruptRecordException("crc"), True),
+        (gzip.BadGzipFile("magic"), True),
+        (zlib.error("invalid distance"), True),
+        (EOFError("ended early"), True),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "start byte"), True),
+        (MemoryError(), True),
+        (KafkaConnectionError("away"), False),
+        (ConnectionResetError(), False),
+        (TimeoutError(), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_speaks_of_a_batch_and_what_of_a_broker(error: Exception, unpacking: bool) -> None:
+    assert is_unpacking(error) is unpacking
 
 
 async def _cancelled() -> None:

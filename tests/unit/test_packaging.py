@@ -38,7 +38,7 @@ def test_every_direct_dependency_is_in_the_lock() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     locked = (ROOT / "requirements/runtime.txt").read_text()
     for dependency in project["dependencies"]:
-        name = re.split(r"[<>=;\s]", dependency)[0]
+        name = re.split(r"[\[<>=;\s]", dependency)[0]
         assert re.search(rf"^{re.escape(name)}==", locked, re.MULTILINE), name
 
 
