@@ -10,7 +10,7 @@ CHECKED    := coordinator tests
 FAST_TESTS := $(wildcard tests/unit tests/property)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run check test integration format lock image clean
+.PHONY: crash-test help install demo run check test integration format lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test: $(STAMP) ## every test, against real servers that it starts by itself
 
 integration: $(STAMP) ## only the tests that need real servers
 	$(BIN)/pytest -m "integration or acceptance" tests
+
+crash-test: $(STAMP) ## kill, freeze and deafen the daemon at every fault point (an hour or less)
+	COORDINATOR_CRASH_TEST=all $(BIN)/pytest tests/chaos
 
 format: $(STAMP) ## put the code into its format, and repair what the linter can
 	$(BIN)/ruff check --fix-only $(CHECKED)
