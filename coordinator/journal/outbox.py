@@ -3,6 +3,10 @@
 Rows are claimed by being there, never by following the id: an id that is drawn early may become
 visible late. Its order is right all the same, per key: the id of a row is drawn after the row
 locks of its units, and a unit on the same key is concluded only after the former has committed.
+
+What changes the outbox is conditional on the relay's row naming this worker, and holds that row
+while it changes (I8): a relay that lost its lease without knowing stores and deletes nothing. An
+expired lease that nobody has taken is still enough.
 """
 
 from __future__ import annotations
@@ -10,9 +14,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from coordinator import postgres_pool
+from coordinator.domain.errors import StoreBusy
 from coordinator.domain.publishing import Message
+from coordinator.engine.ports import JOURNAL
 from coordinator.journal.packing import pack, unpack
 from coordinator.journal.session import reading, single_statement
+
+_LEADING = "WITH lease AS MATERIALIZED (SELECT FROM coordinator.relay WHERE worker = $1 FOR SHARE)"
+_WHETHER_LEADING = "SELECT EXISTS (SELECT FROM lease)"
 
 
 class JournalOutbox:
@@ -61,25 +70,27 @@ class JournalOutbox:
         return [(row["id"], unpack(row["messages"])) for row in rows]
 
     async def delete(self, rows: Sequence[int]) -> None:
-        """Delete rows whose messages were all acknowledged or set aside."""
-        async with single_statement(self._pool) as connection:
-            await connection.execute(
-                "DELETE FROM coordinator.outbox WHERE id = ANY ($1)", list(rows)
-            )
+        """Delete rows whose messages were all acknowledged or set aside.
+
+        Raises `StoreBusy`, like the other two that change something, when another worker relays.
+        """
+        await self._change(
+            "DELETE FROM coordinator.outbox WHERE id = ANY ($2) AND EXISTS (SELECT FROM lease)",
+            list(rows),
+        )
 
     async def set_aside(self, topic: str, messages: Sequence[Message]) -> None:
         """Keep the messages of a topic that refuses under its own queue.
 
         Their rows stay: they may hold messages of other topics, and go by `delete` alone.
         """
-        async with single_statement(self._pool) as connection:
-            await connection.execute(
-                "INSERT INTO coordinator.outbox_aside (topic, message)"
-                " SELECT $1, m.message FROM unnest($2::bytea[]) WITH ORDINALITY AS m(message, at)"
-                " ORDER BY m.at",
-                topic,
-                [pack([message]) for message in messages],
-            )
+        await self._change(
+            "INSERT INTO coordinator.outbox_aside (topic, message)"
+            " SELECT $2, m.message FROM unnest($3::bytea[]) WITH ORDINALITY AS m(message, at)"
+            " WHERE EXISTS (SELECT FROM lease) ORDER BY m.at",
+            topic,
+            [pack([message]) for message in messages],
+        )
 
     async def claim_aside(self, topic: str, limit: int) -> Sequence[tuple[int, Message]]:
         """Read the oldest messages that were set aside for a topic, in order."""
@@ -94,13 +105,25 @@ class JournalOutbox:
 
     async def delete_aside(self, ids: Sequence[int]) -> None:
         """Delete set-aside messages that were acknowledged."""
-        async with single_statement(self._pool) as connection:
-            await connection.execute(
-                "DELETE FROM coordinator.outbox_aside WHERE id = ANY ($1)", list(ids)
-            )
+        await self._change(
+            "DELETE FROM coordinator.outbox_aside"
+            " WHERE id = ANY ($2) AND EXISTS (SELECT FROM lease)",
+            list(ids),
+        )
 
     async def topics_aside(self) -> frozenset[str]:
         """The topics that have messages set aside."""
         async with reading(self._pool) as connection:
             rows = await connection.fetch("SELECT DISTINCT topic FROM coordinator.outbox_aside")
         return frozenset(row["topic"] for row in rows)
+
+    async def _change(self, statement: str, *arguments: object) -> None:
+        """Run one statement that depends on ``lease`` for its effect."""
+        async with single_statement(self._pool) as connection:
+            leading = await connection.fetchval(
+                f"{_LEADING}, change AS ({statement}) {_WHETHER_LEADING}",
+                self._worker,
+                *arguments,
+            )
+        if not leading:
+            raise StoreBusy(JOURNAL, "Another worker relays the outbox; nothing was changed.")

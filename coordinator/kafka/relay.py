@@ -319,7 +319,11 @@ class Relay:
         return True
 
     async def _finish(self, flight: _Flight) -> None:
-        """Store what is set aside, then delete the rows; again until the journal is there."""
+        """Store what is set aside, then delete the rows; again until the journal is there.
+
+        Raises the journal's `StoreError` when the lease is lost meanwhile: nothing may be stored
+        then, because the next relay may have published newer messages of a topic (I8).
+        """
         for topic in list(flight.aside):
             reach(FaultPoint.ASIDE_BEFORE)
             await self._insist(partial(self._aside.store, topic, flight.aside[topic]))
@@ -338,6 +342,8 @@ class Relay:
                 return await act()
             except StoreError as error:
                 attempt = await self._wait_again(error, attempt)
+                if not self._lease.held():
+                    raise  # whoever holds it claims these rows anew
 
     async def _ready(self) -> Sender:
         if not self._loaded:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
+from coordinator.domain.errors import StoreBusy
 from coordinator.domain.publishing import Message
 from coordinator.journal.packing import pack
 from tests.journal_worker import a_worker
@@ -31,6 +33,7 @@ async def test_rows_are_claimed_in_order_as_they_were_put(postgres_dsn: str) -> 
 
 async def test_a_claim_takes_nothing_away_and_skips_only_what_it_is_told(postgres_dsn: str) -> None:
     async with a_worker(postgres_dsn) as worker:
+        assert await worker.outbox.hold_lease()
         rows = [await worker.put(message("a", number)) for number in range(4)]
         assert [row for row, _ in await worker.outbox.claim(10, skip=rows[1:3])] == [
             rows[0],
@@ -62,6 +65,7 @@ async def test_setting_a_topic_aside_keeps_the_row_and_what_it_holds_for_others(
 ) -> None:
     """The messages of other topics in that row may not be acknowledged yet (I8)."""
     async with a_worker(postgres_dsn) as worker:
+        assert await worker.outbox.hold_lease()
         row = await worker.put(message("bad", 1), message("good", 2), message("bad", 3))
         await worker.outbox.set_aside("bad", [message("bad", 1), message("bad", 3)])
         [(claimed, content)] = await worker.outbox.claim(10)
@@ -72,6 +76,7 @@ async def test_setting_a_topic_aside_keeps_the_row_and_what_it_holds_for_others(
 async def test_what_is_aside_comes_back_in_order_and_by_topic(postgres_dsn: str) -> None:
     async with a_worker(postgres_dsn) as worker:
         outbox = worker.outbox
+        assert await outbox.hold_lease()
         assert await outbox.topics_aside() == frozenset()
         await outbox.set_aside("bad", [message("bad", number) for number in range(3)])
         await outbox.set_aside("worse", [message("worse", 9)])
@@ -133,3 +138,49 @@ async def test_a_fenced_worker_does_not_get_the_lease(postgres_dsn: str) -> None
         await zombie.expire()
         assert await other.workers.fence(zombie.number)
         assert not await zombie.outbox.hold_lease()
+
+
+async def test_a_relay_that_has_lost_its_lease_changes_nothing(postgres_dsn: str) -> None:
+    """I8: the next one may have published newer messages of the topic meanwhile."""
+    async with a_worker(postgres_dsn) as one, a_worker(postgres_dsn) as other:
+        row = await one.put(message("bad", 1))
+        assert await one.outbox.hold_lease()
+        await one.outbox.set_aside("bad", [message("bad", 1)])
+        [(aside, _)] = await one.outbox.claim_aside("bad", 10)
+        await one.value("UPDATE coordinator.relay SET expires_at = clock_timestamp()")
+        await one.outbox.delete([])  # run out, but nobody else has it
+        assert await other.outbox.hold_lease()
+        changes = (
+            partial(one.outbox.delete, [row]),
+            partial(one.outbox.set_aside, "bad", [message("bad", 2)]),
+            partial(one.outbox.delete_aside, [aside]),
+        )
+        for change in changes:
+            with pytest.raises(StoreBusy):
+                await change()
+        assert [number for number, _ in await other.outbox.claim(10)] == [row]
+        assert await other.outbox.claim_aside("bad", 10) == [(aside, message("bad", 1))]
+        await other.outbox.delete([row])
+        await other.outbox.delete_aside([aside])
+        assert await other.outbox.claim(10) == []
+        assert await other.outbox.topics_aside() == frozenset()
+
+
+async def test_a_change_that_waits_for_the_lease_to_be_taken_does_nothing(
+    postgres_dsn: str,
+) -> None:
+    async with a_worker(postgres_dsn) as one, a_worker(postgres_dsn) as other:
+        row = await one.put(message("a", 1))
+        assert await one.outbox.hold_lease()
+        async with other.pool.acquire() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute("UPDATE coordinator.relay SET worker = $1", other.number)
+            deleting = asyncio.create_task(one.outbox.delete([row]))
+            waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+            while not await connection.fetchval(waits) and not deleting.done():  # noqa: ASYNC110 - a server
+                await asyncio.sleep(0)
+            await transaction.commit()
+        with pytest.raises(StoreBusy, match="Another worker"):
+            await deleting
+        assert [number for number, _ in await other.outbox.claim(10)] == [row]

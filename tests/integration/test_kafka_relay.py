@@ -11,7 +11,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.partitioner import DefaultPartitioner
 
 from coordinator.devstack.kafka import Kafka
-from coordinator.domain.errors import Fenced
+from coordinator.domain.errors import Fenced, StoreUnavailable
 from coordinator.domain.publishing import Message
 from coordinator.kafka.relay import Relay
 from coordinator.kafka.topics import ensure_topics
@@ -245,6 +245,42 @@ async def test_a_journal_that_is_away_is_asked_again(
     published = await content(kafka_bootstrap, topic, PARTITIONS)
     assert len(published) == 40
     assert _by_key(published) == _expected(2, 40)
+
+
+class _StuckOutbox(MemoryOutbox):
+    """Its journal takes no message that is set aside until ``there``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.there = False
+        self.asked = 0
+
+    async def set_aside(self, topic: str, messages: Sequence[Message]) -> None:
+        self.asked += 1
+        if not self.there:
+            raise StoreUnavailable("journal", "away")
+        await super().set_aside(topic, messages)
+
+
+async def test_who_has_lost_the_lease_sets_nothing_aside(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    """I8: the next relay may have published newer messages of that topic."""
+    bad = f"{kafka_prefix}bad"
+    outbox, wake = _StuckOutbox(), asyncio.Event()
+    outbox.put(wake, *_messages(bad, 2, 4))
+    relay = Relay(kafka_bootstrap, outbox, wake, lease_ttl_seconds=2)
+    async with running(relay):
+        await until(lambda: outbox.asked, "it wants to set messages aside")
+        outbox.ours = False
+        await until(lambda: not relay.leading, "the lease is lost")
+        outbox.there = True
+        await until(lambda: not relay.connected, "it has stepped down")
+        assert outbox.aside == {}
+        assert len(outbox.rows) == 1
+        outbox.ours = True
+        await until(lambda: not outbox.rows, "it goes on once the lease is its own")
+        assert len(outbox.aside) == 4
 
 
 class _FencedOutbox(MemoryOutbox):
