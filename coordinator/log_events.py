@@ -58,6 +58,7 @@ class LogEvent(StrEnum):
     RELAY_PUBLISHED = "relay.published"
     RELAY_RETRIED = "relay.retried"
     RELAY_TOPIC_SET_ASIDE = "relay.topic_set_aside"
+    RELAY_MESSAGE_TOO_LARGE = "relay.message_too_large"
     RELAY_TOPIC_RESTORED = "relay.topic_restored"
     RELAY_REBUILT = "relay.rebuilt"
     TOPIC_CREATED = "topic.created"
@@ -340,6 +341,15 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         ("topic", "messages", *_ERROR_FIELDS),
         "A topic refuses messages; they are kept in order under its own queue, others go on.",
         "Make the topic, or give the rights; publishing resumes by itself.",
+    ),
+    Entry(
+        _E.RELAY_MESSAGE_TOO_LARGE,
+        "error",
+        ("topic", "bytes"),
+        "One message is larger than its topic takes, compressed as well. It is kept in "
+        "`coordinator.outbox_aside` under the topic's name and `#too-large`; the others go on.",
+        "Raise the topic's `max.message.bytes` and give the message its topic back there, or "
+        "delete it: see the page on topics.",
     ),
     Entry(
         _E.RELAY_TOPIC_RESTORED,

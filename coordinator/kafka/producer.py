@@ -42,7 +42,11 @@ DEFAULT_LIMIT_BYTES = 1_048_588
 """Kafka's own default of `max.message.bytes`."""
 
 BATCH_BYTES = 512 * 1024
+_SEND_BYTES_MAX = 64 * 1024 * 1024
+"""Well under a broker's `socket.request.max.bytes`, past which it cuts the connection."""
+
 _NO_COMPRESSION = 0
+_GZIP = 1
 _CLOSE_SECONDS = 1.0
 _RECORD_OVERHEAD_BYTES = 61 + 21
 
@@ -58,6 +62,9 @@ REFUSALS: tuple[type[KafkaError], ...] = (
 )
 """The topic or the message is at fault: sending the same again at once is of no use."""
 
+OVERSIZE = (MessageSizeTooLargeError, RecordListTooLargeError)
+"""The refusals that speak of one batch and its size: smaller ones may be taken."""
+
 
 def message_bytes(message: Message) -> int:
     """Give an upper bound of what a message takes alone in a batch: what F26 compares."""
@@ -70,7 +77,8 @@ def message_bytes(message: Message) -> int:
 class BatchProducer:
     """Sends batches; see the module for what it guards against.
 
-    ``limits`` are the topics' `max.message.bytes`: Kafka compares them with a whole batch.
+    ``limits`` are the topics' `max.message.bytes`: Kafka compares them with a whole batch, as it
+    is compressed. ``batch_bytes`` bounds the batches of a topic that has refused larger ones.
     """
 
     def __init__(
@@ -78,10 +86,12 @@ class BatchProducer:
         bootstrap_servers: str,
         *,
         limits: Mapping[str, int],
+        batch_bytes: Mapping[str, int],
         request_timeout_seconds: float,
         client_options: Mapping[str, Any],
     ) -> None:
         self._limits = limits
+        self._batch_bytes = batch_bytes
         self._partitions: dict[str, int] = {}
         self._closed = False
         self._producer = AIOKafkaProducer(
@@ -131,9 +141,11 @@ class BatchProducer:
     def pack(self, topic: str, messages: Sequence[Message]) -> list[tuple[Any, list[Message]]]:
         """Build batches of at most the topic's limit, in order; give each with its messages.
 
-        A message that is too large alone gets a batch of its own, which the broker refuses.
+        A message that is too large alone gets a batch of its own, packed with gzip: whether it
+        fits then is the broker's word.
         """
-        size = min(BATCH_BYTES, self._limits.get(topic, DEFAULT_LIMIT_BYTES))
+        limit = self._limits.get(topic, DEFAULT_LIMIT_BYTES)
+        size = min(BATCH_BYTES, limit, self._batch_bytes.get(topic, BATCH_BYTES))
         now_ms = int(time.time() * 1000)
         batches: list[tuple[Any, list[Message]]] = []
         batch = BatchBuilder(size, _NO_COMPRESSION)
@@ -148,15 +160,26 @@ class BatchProducer:
                 append(timestamp=now_ms, key=key, value=value, headers=headers)
             inside.append(message)
         batches.append((batch, inside))
-        for packed, _ in batches:
-            packed.close()
+        for place, (packed, content) in enumerate(batches):
+            if len(content) == 1 and packed.size() > limit:
+                batches[place] = (_compressed(content[0], now_ms, packed.size()), content)
+            else:
+                packed.close()
         return batches
 
     async def send(self, batch: Any, topic: str, partition: int) -> Future[Any]:
-        """Queue a batch; the future tells the broker's answer, and nothing if none comes."""
+        """Queue a batch; the future tells the broker's answer, and nothing if none comes.
+
+        None stands for a batch that no broker would read: it is refused here.
+        """
         if not self.knows(topic):  # aiokafka would wait for it to be there, and all topics with it
             raise UnknownTopicOrPartitionError(topic)
-        future: Future[Any] = await self._producer.send_batch(batch, topic, partition=partition)
+        future: Future[Any]
+        if batch is None:
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(MessageSizeTooLargeError(topic))
+        else:
+            future = await self._producer.send_batch(batch, topic, partition=partition)
         future.add_done_callback(_retrieve)
         return future
 
@@ -178,6 +201,17 @@ class _Forgotten(set[Any]):
 
     def remove(self, batch: Any) -> None:
         self.discard(batch)
+
+
+def _compressed(message: Message, now_ms: int, size_bytes: int) -> Any:
+    """Pack one large message with gzip, which every consumer reads; None past all bounds."""
+    if size_bytes > _SEND_BYTES_MAX:
+        return None
+    batch = BatchBuilder(size_bytes, _GZIP)
+    headers = list(message.headers)
+    batch.append(timestamp=now_ms, key=message.key, value=message.value, headers=headers)
+    batch.close()
+    return batch
 
 
 def _retrieve(future: Future[Any]) -> None:

@@ -88,6 +88,7 @@ class Relay:
         self._wake = wake
         self._rows_max = rows_max
         self._limits = limits or {}
+        self._batch_bytes: dict[str, int] = {}
         self._ack_timeout_seconds = ack_timeout_seconds
         self._stall_seconds = stall_seconds
         self._client_options = client_options or {}
@@ -97,6 +98,7 @@ class Relay:
             connect=self._connect,
             awaited=self._is_awaited,
             may_send=self._lease.held,
+            batch_bytes=self._batch_bytes,
             ack_timeout_seconds=ack_timeout_seconds,
         )
         self._producer: BatchProducer | None = None
@@ -358,6 +360,7 @@ class Relay:
         producer = BatchProducer(
             self._bootstrap_servers,
             limits=self._limits,
+            batch_bytes=self._batch_bytes,
             request_timeout_seconds=self._ack_timeout_seconds,
             client_options=self._client_options,
         )

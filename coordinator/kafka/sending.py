@@ -20,16 +20,21 @@ from coordinator.domain.publishing import Message
 from coordinator.engine.ports import Partition
 from coordinator.fault_points import FaultPoint, reach
 from coordinator.kafka.partitioning import partition_of
-from coordinator.kafka.producer import REFUSALS, BatchProducer
+from coordinator.kafka.producer import OVERSIZE, REFUSALS, BatchProducer
 
 _LOOK_SECONDS = 0.5
 
 
 @dataclass(slots=True)
 class Sent:
-    """What is left of messages that were sent. Both lists keep the order per partition."""
+    """What is left of messages that were sent, in order per partition.
+
+    ``oversize`` are the refused batches of which it was the size that was refused; what they hold
+    is in ``left`` too.
+    """
 
     left: list[Message] = field(default_factory=list)
+    oversize: list[Parcel] = field(default_factory=list)
     refusals: dict[str, KafkaError] = field(default_factory=dict)
     failure: Exception | None = None
 
@@ -128,6 +133,8 @@ class Sender:
             sent.left.extend(parcel.messages)
             if isinstance(error, REFUSALS):
                 sent.refusals[parcel.partition[0]] = error
+                if isinstance(error, OVERSIZE):
+                    sent.oversize.append(parcel)
             else:
                 sent.failure = sent.failure or error
         return sent

@@ -66,6 +66,7 @@ class MemoryOutbox:
     def __init__(self) -> None:
         self.rows: dict[int, list[Message]] = {}
         self.aside: dict[int, Message] = {}
+        self.queues: dict[int, str] = {}
         self.ours = True
         self.released = 0
         self.away = 0
@@ -97,21 +98,23 @@ class MemoryOutbox:
 
     async def set_aside(self, topic: str, messages: Sequence[Message]) -> None:
         kept = [message for row in self.rows.values() for message in row]
+        kept += self.aside.values()
         assert all(message in kept for message in messages), "a row goes after what it holds"
         for message in messages:
             self._last += 1
             self.aside[self._last] = message
+            self.queues[self._last] = topic
 
     async def claim_aside(self, topic: str, limit: int) -> Sequence[tuple[int, Message]]:
-        queue = [(row, message) for row, message in self.aside.items() if message.topic == topic]
+        queue = [(row, each) for row, each in self.aside.items() if self.queues[row] == topic]
         return queue[:limit]
 
     async def delete_aside(self, ids: Sequence[int]) -> None:
         for row in ids:
-            del self.aside[row]
+            del self.aside[row], self.queues[row]
 
     async def topics_aside(self) -> frozenset[str]:
-        return frozenset(message.topic for message in self.aside.values())
+        return frozenset(self.queues.values())
 
     def _fail_if_away(self) -> None:
         if self.away:

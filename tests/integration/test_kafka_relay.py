@@ -1,6 +1,7 @@
 """The relay against a real broker: at least once, in order per key; a refuser stops no other."""
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from coordinator.devstack.kafka import Kafka
 from coordinator.domain.errors import Fenced, StoreUnavailable
 from coordinator.domain.publishing import Message
+from coordinator.kafka import aside, producer
 from coordinator.kafka.relay import Relay
 from coordinator.kafka.topics import ensure_topics
 from tests.integration.test_kafka_ports import (
@@ -156,28 +158,88 @@ async def test_a_topic_that_is_not_there_waits_and_comes_back_in_order(
     assert events.count(("relay.topic_restored", "info")) == 1
 
 
-async def test_a_message_that_is_too_large_holds_back_its_topic_and_no_other(
-    kafka_bootstrap: str, kafka_prefix: str
+async def test_a_message_that_is_too_large_steps_out_and_what_is_behind_it_goes_on(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(aside, "_LOOK_SECONDS", 0.2)
     bad, good = await _topics(kafka_bootstrap, kafka_prefix, "bad", "good")
     async with admin_of(kafka_bootstrap) as admin:
         await _limit(admin, bad, 1000)
     outbox, wake = MemoryOutbox(), asyncio.Event()
     # Two claims at once: a broker would take the second batch after it refused the first.
     relay = Relay(kafka_bootstrap, outbox, wake, rows_max=1)
-    outbox.put(wake, Message(bad, b"k0", b"0" * 2000, ()), *_messages(good, 3, 30))
+    large = Message(bad, b"k0", b"0" * 2000, ())
+    outbox.put(wake, large, *_messages(good, 3, 30))
     outbox.put(wake, Message(bad, b"k0", b"1", ()), *_messages(good, 3, 30, 30))
     outbox.put(wake, Message(bad, b"k0", b"2", ()))
+    with captured_log() as logs:
+        async with running(relay):
+            await until(lambda: not outbox.rows, "the outbox is empty")
+            await until(lambda: not relay.topics_aside, "the topic is back")
+            values = [message.value for message in await content(kafka_bootstrap, bad, PARTITIONS)]
+            assert values == [b"1", b"2"]
+            assert _by_key(await content(kafka_bootstrap, good, PARTITIONS)) == _expected(3, 60)
+            assert list(outbox.aside.values()) == [large]
+            assert list(outbox.queues.values()) == [f"{bad}#too-large"]
+            async with admin_of(kafka_bootstrap) as admin:
+                await _limit(admin, bad, 5000)
+            outbox.queues = dict.fromkeys(outbox.queues, bad)  # what a person does
+            await until(lambda: not outbox.aside, "it is published after all")
+    assert len(await content(kafka_bootstrap, bad, PARTITIONS)) == 3
+    too_large = [log for log in logs if log["event"] == "relay.message_too_large"]
+    assert [(log["log_level"], log["topic"]) for log in too_large] == [("error", bad)]
+
+
+async def test_batches_shrink_when_a_topic_takes_less_than_it_did(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    """Only what is too large alone steps out."""
+    (topic,) = await _topics(kafka_bootstrap, kafka_prefix, "changes")
+    limits = await ensure_topics(kafka_bootstrap, [topic], create=False)
+    async with admin_of(kafka_bootstrap) as admin:
+        await _limit(admin, topic, 1500)
+    outbox, wake = MemoryOutbox(), asyncio.Event()
+    large = Message(topic, b"k1", os.urandom(3000), ())
+    outbox.put(wake, *_messages(topic, 1, 150), large, *_messages(topic, 1, 150, 150))
+    async with running(Relay(kafka_bootstrap, outbox, wake, limits=limits)):
+        await until(lambda: not outbox.rows and len(outbox.aside) == 1, "the others are published")
+    assert list(outbox.aside.values()) == [large]
+    assert _by_key(await content(kafka_bootstrap, topic, PARTITIONS)) == _expected(1, 300)
+
+
+async def test_a_message_that_fits_only_when_compressed_is_compressed(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    """A dead letter is as large as the record was before its batch was compressed."""
+    (letters,) = await _topics(kafka_bootstrap, kafka_prefix, "letters")
+    limits = await ensure_topics(kafka_bootstrap, [letters], create=False)
+    outbox, wake = MemoryOutbox(), asyncio.Event()
+    sent = [
+        Message(letters, b"k", b"before", ()),
+        Message(letters, b"k", b"y" * 3_000_000, (("name", b"content"),)),
+        Message(letters, b"k", b"behind", ()),
+    ]
+    outbox.put(wake, *sent)
+    relay = Relay(kafka_bootstrap, outbox, wake, limits=limits)
     async with running(relay):
         await until(lambda: not outbox.rows, "the outbox is empty")
-        assert [message.value for message in outbox.aside.values()] == [b"0" * 2000, b"1", b"2"]
-        assert await content(kafka_bootstrap, bad, PARTITIONS) == []
-        assert _by_key(await content(kafka_bootstrap, good, PARTITIONS)) == _expected(3, 60)
-        async with admin_of(kafka_bootstrap) as admin:
-            await _limit(admin, bad, 5000)
-        await until(lambda: not outbox.aside, "those set aside are published")
-    values = [message.value for message in await content(kafka_bootstrap, bad, PARTITIONS)]
-    assert values == [b"0" * 2000, b"1", b"2"]
+        assert relay.topics_aside == frozenset()
+    assert await content(kafka_bootstrap, letters, PARTITIONS) == sent
+
+
+async def test_what_no_broker_would_even_read_is_not_sent(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker cuts the connection for a request past its bound, and says nothing."""
+    monkeypatch.setattr(producer, "_SEND_BYTES_MAX", 2_000_000)
+    (letters,) = await _topics(kafka_bootstrap, kafka_prefix, "letters")
+    outbox, wake = MemoryOutbox(), asyncio.Event()
+    huge = Message(letters, b"k", b"y" * 3_000_000, ())
+    outbox.put(wake, huge, Message(letters, b"k", b"1", ()))
+    async with running(Relay(kafka_bootstrap, outbox, wake)):
+        await until(lambda: not outbox.rows and len(outbox.aside) == 1, "the other is published")
+    assert list(outbox.aside.values()) == [huge]
+    assert len(await content(kafka_bootstrap, letters, PARTITIONS)) == 1
 
 
 async def test_a_topic_deleted_while_running_is_set_aside(
