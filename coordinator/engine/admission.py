@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from coordinator.domain import announce
 from coordinator.domain.entity import Mapping as EntityMapping
+from coordinator.domain.errors import StoreBusy
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin
 from coordinator.domain.publishing import Message
@@ -125,9 +126,14 @@ class Admission:
             arrivals=tuple(reading.arrivals),
             cancels=tuple(reading.cancels),
         )
-        async with self._membership.changing():
-            admitted = await self._journal.admit(batch, self._mapping)
-            self._take_in(reading, admitted)
+        try:
+            async with self._membership.changing():
+                admitted = await self._journal.admit(batch, self._mapping)
+                self._take_in(reading, admitted)
+        except StoreBusy:
+            # Perhaps our epoch is out of date: an earlier question's answer was lost.
+            self._membership.doubt()
+            raise
         if admitted.lost:
             self._membership.doubt()
         return admitted.lost
@@ -140,13 +146,14 @@ class Admission:
                 self._known[partition] = next_offset
         now = self._clock.monotonic()
         self._clock.journal_says(admitted.at)
+        doubtful = self._membership.is_doubtful
         for unit in admitted.units:
             window = unit.deadline_at - admitted.at
             self._schedule.add(
                 Entry(
                     unit,
                     deadline=now + window.total_seconds(),
-                    elsewhere=unit.seq in admitted.elsewhere,
+                    elsewhere=doubtful or unit.seq in admitted.elsewhere,
                 )
             )
         reasons = {each.unit_id: each.reason or "" for each in reading.cancels}

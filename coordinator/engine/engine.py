@@ -189,6 +189,8 @@ class Engine:
         if not waiting:
             return
         async with self._membership.changing():
+            if self._membership.is_doubtful:
+                return
             asked = frozenset(waiting)
             still = await self._journal.still_elsewhere(asked)
             self.schedule.no_longer_elsewhere(asked - still)

@@ -49,6 +49,15 @@ class Membership:
                 self._doubtful = True
                 raise
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether there may be open units of ours that we do not know.
+
+        Until that is settled no unit may go for not waiting on *another* worker's: the earlier
+        one on its key may be ours since a takeover whose answer was lost (I5).
+        """
+        return self._doubtful
+
     def doubt(self) -> None:
         """Something may have been journaled as ours without our knowing."""
         self._doubtful = True

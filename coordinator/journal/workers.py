@@ -192,6 +192,7 @@ class JournalWorkers:
         reach(FaultPoint.TAKE_OVER_BEFORE)
         async with postgres_pool.transaction(self._pool, JOURNAL) as connection:
             with own_statement(), fence_told():
+                await connection.execute("SELECT coordinator.hold_takeover($1)", self._worker)
                 await connection.execute("SELECT coordinator.hold_fence($1)", self._worker)
                 rows = await connection.fetch(
                     f"UPDATE coordinator.units u SET worker = $1 WHERE u.seq IN ("
@@ -211,7 +212,10 @@ class JournalWorkers:
         return await open_units(rows, self._mappings)
 
     async def ours(self) -> Sequence[OpenUnit]:
-        """Read this worker's own open units, in a new epoch of its admissions."""
+        """Read this worker's own open units, in a new epoch of its admissions.
+
+        Waits for a takeover of ours that is still on its way, so that the answer holds (I11).
+        """
         async with single_statement(self._pool) as connection:
             self._epoch.number = await connection.fetchval(
                 "SELECT coordinator.new_epoch($1)", self._worker

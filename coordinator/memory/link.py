@@ -31,6 +31,11 @@ def units_of(worker: int) -> Hashable:
     return ("units", worker)
 
 
+def takeover_by(worker: int) -> Hashable:
+    """What the takeovers that a worker does hold, one after the other."""
+    return ("takeover", worker)
+
+
 class Link(Protocol):
     """Carries calls of one worker.
 

@@ -13,7 +13,7 @@ from functools import partial
 from coordinator.domain.errors import Fenced
 from coordinator.engine.ports import JOURNAL, OpenUnit
 from coordinator.memory.journal_tables import Epoch
-from coordinator.memory.link import Link, fence_of, units_of
+from coordinator.memory.link import Link, fence_of, takeover_by, units_of
 from coordinator.memory.world import World
 
 _UNITS_AT_A_TIME = 5
@@ -105,7 +105,7 @@ class MemoryWorkers:
     async def take_over(self, worker: int, stores: Collection[str]) -> Sequence[OpenUnit]:
         """Make some of a fenced worker's open units ours, the oldest; see the port."""
         step = partial(self._take_over, worker, frozenset(stores))
-        held = {units_of(worker)}
+        held = {units_of(worker), takeover_by(self._worker)}
         fence = {fence_of(self._worker)}
         return await self._link.call(JOURNAL, "take_over", step, rows=held, shared=fence)
 
@@ -123,7 +123,9 @@ class MemoryWorkers:
 
     async def ours(self) -> Sequence[OpenUnit]:
         """Read this worker's own open units, in a new epoch of its admissions."""
-        self._epoch.number = await self._link.call(JOURNAL, "new_epoch", self._new_epoch)
+        self._epoch.number = await self._link.call(
+            JOURNAL, "new_epoch", self._new_epoch, rows={takeover_by(self._worker)}
+        )
         return await self._link.read(JOURNAL, "ours", self._ours)
 
     def _new_epoch(self) -> int:

@@ -57,7 +57,9 @@ class Simulation:
     def __post_init__(self) -> None:
         self.source = random.Random(self.seed)
         self.swarm = draw_swarm(self.source, self.units)
-        self.loop = VirtualLoop(self._fork(), shuffled=self.swarm.shuffled)
+        self.loop = VirtualLoop(  # type: ignore[abstract]
+            self._fork(), shuffled=self.swarm.shuffled
+        )
         self.faults = Faults(self.loop, self._fork(), self.swarm)
         self.history = History(EACH_STEP, self.fail)
         stores = open_stores(self._fork(), with_old_tags=self.swarm.old_tags)
@@ -179,6 +181,7 @@ class Simulation:
         if not parked:
             return
         seq = self.source.choice(parked)
+        self.quiet_since = None
         self.faults.count("verbs")
         if self.source.random() < 0.6:
             self.faults.note("person", JOURNAL, "retry", f"#{seq}")

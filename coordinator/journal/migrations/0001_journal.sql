@@ -151,11 +151,19 @@ BEGIN
     END IF;
 END $$;
 
--- A new epoch: whatever admission of this worker is still on its way is done now or never.
+-- Lets the takeovers that this worker does wait for each other, and `new_epoch` for them.
+CREATE FUNCTION coordinator.hold_takeover(p_worker bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('coordinator.takeover', p_worker));
+END $$;
+
+-- A new epoch: whatever admission of this worker is still on its way is done now or never, and a
+-- takeover by it whose answer was lost has ended.
 CREATE FUNCTION coordinator.new_epoch(p_worker bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     v_epoch bigint;
 BEGIN
+    PERFORM coordinator.hold_takeover(p_worker);
     PERFORM pg_advisory_xact_lock(hashtext('coordinator.admission'));
     PERFORM coordinator.hold_fence(p_worker);
     UPDATE coordinator.workers SET epoch = epoch + 1 WHERE id = p_worker
