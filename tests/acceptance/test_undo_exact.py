@@ -383,7 +383,6 @@ async def test_f27_f30_special_columns_come_back(special_world: World) -> None:
     assert world.topics.changes_so_far(outcome["unit"]) == []
 
 
-@pytest.mark.xfail(strict=True, reason="an identity column drawn anew is not written back")
 async def test_f27_a_row_deleted_and_inserted_again_keeps_its_identity_columns(
     special_world: World,
 ) -> None:

@@ -58,7 +58,7 @@ def decide_undo(
     unit: Unit, keys: Sequence[KeyUndo], rows: Mapping[RowKey, Row | None]
 ) -> tuple[RowChange, ...] | Problem:
     """Decide the undo of one branch, last write first; a problem means: leave it as a whole."""
-    changes = []
+    changes: list[RowChange] = []
     for key in reversed(keys):
         row = rows[key.table.statements, key.key]
         foreign = is_foreign(unit, key, row)
@@ -70,9 +70,7 @@ def decide_undo(
             target = _restored(unit, key, row, forced=foreign)
         except Refused as refusal:
             return _undo_failed(unit, key, refusal.problem)
-        change = _change(key, row, target)
-        if change is not None:
-            changes.append(change)
+        changes += _changes(key, row, target)
     return tuple(changes)
 
 
@@ -207,25 +205,29 @@ def _compensated(unit: Unit, step: UndoStep, target: Target) -> Target:
     return {**(target or {}), **assigned, **dict.fromkeys(write.unset)}
 
 
-def _change(key: KeyUndo, row: Row | None, target: Target) -> RowChange | None:
+def _changes(key: KeyUndo, row: Row | None, target: Target) -> tuple[RowChange, ...]:
+    """What makes the row what it shall be."""
     statements = key.table.statements
     if target is None:
-        return None if row is None else RowChange(statements, Effect.DELETED, key.key)
+        return () if row is None else (RowChange(statements, Effect.DELETED, key.key),)
     own = statements.table.key
     candidates = [name for name in statements.restorable if name in target and name != own]
     if row is None:
-        columns, effect = tuple(candidates), Effect.CREATED
-    else:
-        index = statements.index
-        effect = Effect.UPDATED
-        columns = tuple(
-            name
-            for name in candidates
-            if target[name] != row[index[name]] and name not in statements.identity
-        )
-        if not columns:
-            return None
-    return RowChange(statements, effect, key.key, columns, tuple(target[name] for name in columns))
+        return (_filled(key, Effect.CREATED, candidates, target),)
+    index = statements.index
+    changed = [name for name in candidates if target[name] != row[index[name]]]
+    if statements.identity.intersection(changed):
+        # GENERATED ALWAYS: an update may not set it, an insert may (OVERRIDING SYSTEM VALUE).
+        gone = RowChange(statements, Effect.DELETED, key.key)
+        return (gone, _filled(key, Effect.CREATED, candidates, target))
+    return (_filled(key, Effect.UPDATED, changed, target),) if changed else ()
+
+
+def _filled(
+    key: KeyUndo, effect: Effect, columns: Sequence[str], target: Mapping[str, str | None]
+) -> RowChange:
+    values = tuple(target[name] for name in columns)
+    return RowChange(key.table.statements, effect, key.key, tuple(columns), values)
 
 
 # --- problems -----------------------------------------------------------------------------------
