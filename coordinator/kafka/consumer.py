@@ -17,14 +17,20 @@ from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.consumer.fetcher import READ_COMMITTED
+from aiokafka.errors import IllegalStateError, KafkaError, LeaderNotAvailableError, for_code
+from aiokafka.protocol.fetch import FetchRequest
 
 from coordinator.engine.ports import Record
 from coordinator.kafka.ending import end_within
+from coordinator.kafka.unpacking import Unpacked, unpack_fetch
 
 OnChange = Callable[[frozenset[TopicPartition]], None]
 
 _ASK_SECONDS = 5.0
+_FETCH_WAIT_MS = 200
+_FETCH_BYTES = 16 * 1024 * 1024
+_PARTITION_FETCH_BYTES = 1024 * 1024
 
 
 class GroupConsumer:
@@ -50,9 +56,9 @@ class GroupConsumer:
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
-            fetch_max_wait_ms=200,
-            fetch_max_bytes=16 * 1024 * 1024,
-            max_partition_fetch_bytes=1024 * 1024,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            fetch_max_bytes=_FETCH_BYTES,
+            max_partition_fetch_bytes=_PARTITION_FETCH_BYTES,
             session_timeout_ms=session_ms,
             rebalance_timeout_ms=session_ms,
             heartbeat_interval_ms=min(1000, session_ms // 3),
@@ -77,6 +83,30 @@ class GroupConsumer:
             for records in fetched.values()
             for r in records
         ]
+
+    async def unpack(self, partition: TopicPartition, offset: int, max_records: int) -> Unpacked:
+        """Read a fetch from there on that the driver failed at; its own position stays.
+
+        Raises `KafkaError`, `OSError` or `TimeoutError` when the brokers do not answer, or have
+        nothing there.
+        """
+        client = self._consumer._client
+        leader = client.cluster.leader_for_partition(partition)
+        if leader is None or leader < 0:
+            raise LeaderNotAvailableError(partition)
+        wanted = [(partition.topic, [(partition.partition, offset, _PARTITION_FETCH_BYTES)])]
+        request = FetchRequest(_FETCH_WAIT_MS, 1, _FETCH_BYTES, READ_COMMITTED, wanted)
+        async with asyncio.timeout(_ASK_SECONDS):
+            response = await client.send(leader, request)
+        ((_, ((_, code, _, *answer),)),) = response.topics
+        if code:
+            raise for_code(code)(partition)
+        content = answer[-1]
+        if not content:
+            raise TimeoutError("the record that could not be unpacked does not come any more")
+        # From version 11 on, a preferred replica stands between the two.
+        aborted = answer[2] if response.API_VERSION >= 11 else answer[-2]
+        return unpack_fetch(partition, offset, content, aborted, max_records)
 
     def assignment(self) -> frozenset[TopicPartition]:
         """The partitions that are ours now."""

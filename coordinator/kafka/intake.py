@@ -15,7 +15,9 @@ What can fail, and what holds then:
 * Retention deleted records that were never read: error `intake.records_lost`, reading goes on.
 * The log ends before the journal's position (the topic was made again, or a replica lost its
   tail): the partition is *parked*, error `intake.partition_parked`; nothing is reset silently.
-* A record cannot even be unpacked: its partition is parked before it, the others go on.
+* A batch cannot be unpacked: its partition is found by reading one at a time. What the driver
+  stumbles over and we do not (see `unpacking`) is read; else the partition is parked before it,
+  and the others go on.
 
 Refuses to look into records, and to trust Kafka's committed offsets: these are written for lag
 tools only.
@@ -41,7 +43,6 @@ from coordinator.logs import get_log
 
 _FIRST_RETRY_SECONDS = 0.2
 _RETRY_SECONDS_MAX = 5.0
-_FAILURES_BEFORE_ISOLATION = 2
 _STOP_SECONDS = 3.0
 _END_SECONDS = 0.8
 
@@ -98,7 +99,7 @@ class UnitIntake:
         self._member: Membership | None = None
         self._watch: Watch | None = None
         self._failures = 0
-        self._unpacking_failures = 0
+        self._isolate = False
         self._unreadable: dict[TopicPartition, int] = {}
 
     def state(self) -> IntakeState:
@@ -149,7 +150,7 @@ class UnitIntake:
             member = self._member = Membership(
                 self._port,
                 max_records=self._max_records,
-                isolate=self._unpacking_failures >= _FAILURES_BEFORE_ISOLATION,
+                isolate=self._isolate,
                 unreadable=self._unreadable,
                 consumer=self._consumer,
             )
@@ -163,8 +164,8 @@ class UnitIntake:
                 return
             except ConsumerBroken as broken:
                 self._failures = 1 if member.progressed else self._failures + 1
-                found = member.found_unreadable or not broken.unpacking
-                self._unpacking_failures = 0 if found else self._unpacking_failures + 1
+                searching = broken.unpacking or member.isolating
+                self._isolate = searching and not member.found_unreadable
                 _log.warning(
                     LogEvent.INTAKE_REBUILT,
                     "The consumer failed and is made anew from the journal's positions.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import time
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -48,10 +49,11 @@ class ConsumerBroken(Exception):
 
 
 class Membership:
-    """See the module. ``isolate`` reads one record of one partition at a time.
+    """See the module. ``isolate`` reads one partition at a time, to find what cannot be unpacked.
 
-    ``unreadable`` outlives memberships: partition → the offset of a record that the driver cannot
-    unpack; it is added to when isolated reading finds one.
+    It ends once every partition is past what the failed membership may have stumbled over.
+    ``unreadable`` outlives memberships: partition → the offset where the driver fails. There one
+    fetch is unpacked by hand (see `unpacking`), and only what that cannot read parks a partition.
     """
 
     def __init__(
@@ -74,7 +76,10 @@ class Membership:
         self.next_offsets: dict[TopicPartition, int] = {}
         self._port = port
         self._max_records = max_records
-        self._isolate = isolate
+        self.isolating = isolate
+        self._suspects: dict[TopicPartition, int] = {}
+        self._read_alone: dict[TopicPartition, int] = {}
+        self._last_alone: TopicPartition | None = None
         self._unreadable = unreadable
         self._generation = 0
         self._unplaced: set[TopicPartition] = set()
@@ -112,6 +117,8 @@ class Membership:
         self.joined = True
         self.parked.clear()
         self._beyond_end.clear()
+        self._suspects.clear()
+        self._read_alone.clear()
         self.next_offsets.clear()
         self._unplaced = set(partitions)
         self._place_at = 0.0
@@ -152,15 +159,53 @@ class Membership:
         if generation != self._generation:
             return
         self._place_at = 0.0
+        if self.isolating:
+            self._suspects.update(ends)
+        unreadable: list[tuple[TopicPartition, int | None, Start]] = []
         for partition in wanted:
             position = positions.get(_partition(partition))
             decision = place(position, beginnings[partition], ends[partition])
             if isinstance(decision, BeyondEnd):
                 self._suspect(partition, decision)
             elif self._unreadable.get(partition) == decision.offset:
-                self._park(partition, position, "has a record there that cannot be unpacked")
+                unreadable.append((partition, position, decision))
             else:
                 self._start(partition, decision)
+        for partition, position, start in unreadable:
+            if generation == self._generation:
+                await self._read_by_hand(partition, position, start)
+
+    async def _read_by_hand(
+        self, partition: TopicPartition, position: int | None, start: Start
+    ) -> None:
+        """Take in what the driver cannot unpack, or park the partition in front of it.
+
+        After records were admitted the partition is placed anew, by the journal's word.
+        """
+        generation = self._generation
+        if not self._port.has_room():
+            self._place_at = time.monotonic() + _ROOM_PATIENCE_SECONDS
+            return
+        try:
+            found = await self.consumer.unpack(partition, start.offset, self._max_records)
+        except (KafkaError, OSError, TimeoutError) as error:
+            self._retry_later(error)
+            return
+        if generation != self._generation:
+            return
+        if found.records:
+            await self._admit(found.records)
+            if self._failures:
+                return  # not admitted: read by hand again
+            self._unreadable.pop(partition, None)
+            if not found.whole:
+                self._unreadable[partition] = found.next_offset
+        elif found.error is None:
+            self._unreadable.pop(partition, None)
+            self._start(partition, Start(found.next_offset, start.lost))
+        else:
+            why = f"has something there that cannot be unpacked ({found.error!r})"
+            self._park(partition, position, why)
 
     def _start(self, partition: TopicPartition, start: Start) -> None:
         if start.lost:
@@ -193,6 +238,7 @@ class Membership:
 
     def _park(self, partition: TopicPartition, position: int | None, why: str) -> None:
         self._unplaced.discard(partition)
+        self._suspects.pop(partition, None)
         self.parked[partition] = position
         self._look_at_parked = time.monotonic() + _PARKED_LOOK_SECONDS
         _log.error(
@@ -244,7 +290,7 @@ class Membership:
         return True
 
     async def _fetch(self, timeout_ms: int) -> list[Record]:
-        if self._isolate:
+        if self.isolating:
             return await self._fetch_isolated()
         try:
             return await self.consumer.fetch(timeout_ms, self._max_records)
@@ -252,22 +298,41 @@ class Membership:
             raise ConsumerBroken(error, unpacking=is_unpacking(error)) from error
 
     async def _fetch_isolated(self) -> list[Record]:
-        """Read one record, and find the partition whose next one cannot be unpacked."""
-        ready = self.consumer.assignment() - self.waiting
+        """Read one partition after the other, and find the one that cannot be unpacked."""
+        ready = sorted(self.consumer.assignment() - self.waiting)
         if not ready:
             await asyncio.sleep(POLL_MS / 1000)
-        for partition in ready:
-            try:
-                records = await self.consumer.fetch(POLL_MS, 1, partition)
-            except Exception as error:
-                position = await self.consumer.position(partition)
-                if position is not None and is_unpacking(error):
-                    self._unreadable[partition] = position
-                    self.found_unreadable = True
-                raise ConsumerBroken(error, unpacking=is_unpacking(error)) from error
+            return []
+        turn = bisect_right(ready, self._last_alone) if self._last_alone else 0
+        records: list[Record] = []
+        for partition in (*ready[turn:], *ready[:turn]):
+            self._last_alone = partition
+            records = await self._fetch_alone(partition)
             if records:
-                return records
-        return []
+                break
+        self.isolating = bool(self._suspects or self._unplaced)
+        return records
+
+    async def _fetch_alone(self, partition: TopicPartition) -> list[Record]:
+        timeout_ms = POLL_MS if partition in self._suspects else 0
+        try:
+            records = await self.consumer.fetch(timeout_ms, self._max_records, partition)
+        except Exception as error:
+            position = await self.consumer.position(partition)
+            if position is not None and is_unpacking(error):
+                self._unreadable[partition] = position
+                self.found_unreadable = True
+            raise ConsumerBroken(error, unpacking=is_unpacking(error)) from error
+        read = self._read_alone[partition] = self._read_alone.get(partition, 0) + len(records)
+        position = await self.consumer.position(partition)
+        # No fetch looks at more records than it may give: what failed was among the first ones.
+        if (
+            position is None
+            or read >= self._max_records
+            or position >= self._suspects.get(partition, 0)
+        ):
+            self._suspects.pop(partition, None)
+        return records
 
     async def _admit(self, records: Sequence[Record]) -> None:
         generation = self._generation

@@ -16,6 +16,7 @@ from coordinator.devstack.kafka import Kafka
 from coordinator.domain.errors import Fenced
 from coordinator.engine.ports import Partition, Record
 from coordinator.kafka import membership, watch
+from coordinator.kafka.consumer import GroupConsumer
 from coordinator.kafka.intake import UnitIntake
 from coordinator.kafka.topics import ensure_topics
 from tests.integration.test_kafka_ports import (
@@ -240,25 +241,90 @@ class _NotUtf8(str):
         return b"\xff\xfe"
 
 
-async def test_a_record_that_cannot_be_unpacked_stops_its_partition_only(
-    kafka_bootstrap: str, kafka_prefix: str
+@pytest.mark.parametrize("max_records", [500, 2])
+async def test_a_header_whose_name_is_not_utf8_stops_nothing(
+    kafka_bootstrap: str, kafka_prefix: str, max_records: int
 ) -> None:
+    """Kafka takes it, and aiokafka does not: neither the record nor those behind it are lost."""
     topic = await _topic(kafka_bootstrap, kafka_prefix, 2)
     batch = BatchBuilder(100_000, 0)
-    batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, 0, 100_000)
-    for value, name in ((b"good", "a"), (b"bad", _NotUtf8("b")), (b"behind", "c")):
-        batch.append(timestamp=None, key=None, value=value, headers=[(name, b"")])
+    batch._builder = _DefaultRecordBatchBuilderPy(2, 1, 0, -1, -1, 0, 100_000)
+    batch.append(timestamp=None, key=None, value=b"good", headers=[("a", None)])
+    bad = [(_NotUtf8("b"), b"\xfe"), ("\u00e9", b"")]
+    batch.append(timestamp=1234, key=b"\xff", value=b"bad", headers=bad)
+    batch.append(timestamp=None, key=None, value=b"behind", headers=[])
     async with producer_of(kafka_bootstrap) as producer:
         await producer.partitions_for(topic)
         await (await producer.send_batch(batch, topic, partition=0))
+    await _send(kafka_bootstrap, topic, _numbers(3))
     await _send(kafka_bootstrap, topic, _numbers(3), partition=1)
     port = MemoryIntake()
-    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port, max_records=max_records)
     async with running(intake):
-        await until(lambda: intake.state().parked == {(topic, 0)}, "the partition is parked")
-        await _send(kafka_bootstrap, topic, _numbers(3, start=3), partition=1)
-        await until(lambda: port.values(1) == _numbers(6), "the other partition is read")
-    assert port.values(0) == [b"good"]
+        await until(lambda: len(port.admitted) == 9, "all records are admitted")
+        assert intake.state().ready
+    assert port.values(0) == [b"good", b"bad", b"behind", *_numbers(3)]
+    record = next(record for record in port.admitted if record.value == b"bad")
+    headers = (("\\xff\\xfe", b"\xfe"), ("\u00e9", b""))
+    assert record == Record(topic, 0, 1, 1234, b"\xff", b"bad", headers)
+
+
+async def test_records_of_a_transaction_that_was_given_up_stay_unread(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    """Whoever unpacks by hand must not forget what the driver does beside."""
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka_bootstrap, transactional_id=kafka_prefix
+    ) as producer:
+        await producer.begin_transaction()
+        await producer.send_and_wait(topic, b"given up", partition=0)
+        await producer.abort_transaction()
+        await producer.begin_transaction()
+        await producer.send_and_wait(topic, b"kept", partition=0)
+        await producer.commit_transaction()
+    batch = BatchBuilder(100_000, 0)
+    batch._builder = _DefaultRecordBatchBuilderPy(2, 0, 0, -1, -1, 0, 100_000)
+    batch.append(timestamp=None, key=None, value=b"bad", headers=[(_NotUtf8("b"), b"")])
+    async with producer_of(kafka_bootstrap) as plain:
+        await plain.partitions_for(topic)
+        await (await plain.send_batch(batch, topic, partition=0))
+    port = MemoryIntake()
+    async with running(UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)):
+        await until(lambda: len(port.admitted) == 2, "the records are admitted")
+    assert port.values(0) == [b"kept", b"bad"]
+
+
+async def test_isolated_reading_takes_turns_and_ends(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 3)
+    for partition in range(3):
+        await _send(kafka_bootstrap, topic, _numbers(60), partition=partition)
+    asked: list[tuple[TopicPartition, ...]] = []
+    fetch = GroupConsumer.fetch
+
+    async def failing_once(
+        self: GroupConsumer, timeout_ms: int, max_records: int, *only: TopicPartition
+    ) -> list[Record]:
+        records = await fetch(self, timeout_ms, max_records, *only)
+        if not records:
+            return records
+        asked.append(only)
+        if len(asked) == 1:
+            raise RuntimeError("the driver stumbles, and not again")
+        return records
+
+    monkeypatch.setattr(GroupConsumer, "fetch", failing_once)
+    port = MemoryIntake()
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port, max_records=20)
+    async with running(intake):
+        await until(lambda: len(port.admitted) == 180, "all records are admitted")
+    alone = [only for only in asked if only]
+    assert {only[0].partition for only in alone[:3]} == {0, 1, 2}
+    assert len(alone) < 9, "it never ended"
+    assert asked[len(alone) + 1 :] == [()] * (len(asked) - len(alone) - 1)
+    assert [port.values(number) for number in range(3)] == [_numbers(60)] * 3
 
 
 class _FencedIntake(MemoryIntake):
