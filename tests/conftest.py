@@ -1,5 +1,6 @@
 """Fixtures that every test may use, and the line about servers at the end of a run."""
 
+import signal
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,10 @@ SERVERS = pytest.StashKey[Servers]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what it puts in the background so, and what we start would inherit it;
+        # but Ctrl-C is among what is tested.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[SERVERS] = Servers()
 
 
