@@ -10,7 +10,7 @@ CHECKED    := coordinator tests
 FAST_TESTS := $(wildcard tests/unit tests/property)
 
 .DEFAULT_GOAL := help
-.PHONY: crash-test help install demo run check test integration format lock image clean
+.PHONY: crash-test simulate help install demo run check test integration format lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,11 @@ integration: $(STAMP) ## only the tests that need real servers
 
 crash-test: $(STAMP) ## kill, freeze and deafen the daemon at every fault point (an hour or less)
 	COORDINATOR_CRASH_TEST=all $(BIN)/pytest tests/chaos
+
+SEEDS ?= 5000
+
+simulate: $(STAMP) ## run the engine over SEEDS=5000 simulated worlds, and check every invariant
+	$(BIN)/python -W ignore -m tests.simulation --seeds $(SEEDS)
 
 format: $(STAMP) ## put the code into its format, and repair what the linter can
 	$(BIN)/ruff check --fix-only $(CHECKED)

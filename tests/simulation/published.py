@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from coordinator.domain.publishing import Message
 
 
@@ -11,3 +13,14 @@ def ce_id(message: Message) -> str:
         if name == "ce_id":
             return (content or b"").decode()
     return ""
+
+
+def dead_letters(messages: Iterable[Message], topic: str) -> set[tuple[int, int]]:
+    """The partitions and offsets that dead letters tell of."""
+    return {
+        (
+            int(content["coordinator.errors.partition"] or b"-1"),
+            int(content["coordinator.errors.offset"] or b"-1"),
+        )
+        for content in (dict(each.headers) for each in messages if each.topic == topic)
+    }

@@ -11,6 +11,7 @@ import random
 
 from coordinator.domain.decide import Image, ImageKey
 from coordinator.domain.entity import (
+    Column,
     Entity,
     Field,
     FieldType,
@@ -36,6 +37,9 @@ OLD = "old"
 """A tag that some first rows have and no store takes any more: its undo is refused."""
 
 
+_COLUMN_TYPES = {FieldType.INTEGER: "bigint", FieldType.STRING: "text"}
+
+
 def _entity(
     name: str,
     store: str,
@@ -45,8 +49,9 @@ def _entity(
     version: str | None = "version",
     refers_to: str | None = None,
 ) -> Entity:
+    key = "id" if kind is StoreKind.POSTGRESQL else "_id"
     fields = {
-        "id": Field("id", FieldType.INTEGER),
+        key: Field(key, FieldType.INTEGER),
         "n": Field("n", FieldType.INTEGER, nullable=True, min=-30),
         "note": Field("note", FieldType.STRING, nullable=True),
         "tag": Field("tag", FieldType.STRING, nullable=True),
@@ -56,17 +61,24 @@ def _entity(
     if refers_to is not None:
         fields["of"] = Field("of", FieldType.INTEGER, nullable=True)
         references = (Reference("of", refers_to),)
+    columns: tuple[Column, ...] = ()
+    if kind is StoreKind.POSTGRESQL:
+        types = {name: _COLUMN_TYPES[field.type] for name, field in fields.items()}
+        if version is not None:
+            types[version] = "bigint"
+        columns = tuple(Column(name, of) for name, of in types.items())
     return Entity(
         name=name,
         store=store,
         kind=kind,
         schema="public" if kind is StoreKind.POSTGRESQL else None,
         table=name,
-        key="id",
+        key=key,
         fields=fields,
         version=version,
         on_foreign_write=policy,
         references=references,
+        columns=columns,
     )
 
 
@@ -95,7 +107,7 @@ def judge(at: ImageKey, before: Image | None, after: Image) -> str | None:
 
 
 def first_image(entity: Entity, key: int, tag: str | None) -> Image:
-    image = {"id": key, "n": 10, "note": "first", "tag": tag, "slot": None}
+    image = {entity.key: key, "n": 10, "note": "first", "tag": tag, "slot": None}
     if entity.references:
         image["of"] = None
     if entity.version is not None:

@@ -37,7 +37,7 @@ def sendings(source: random.Random, swarm: Swarm) -> list[Sending]:
     for number in range(swarm.units):
         at = source.random() * swarm.sending_seconds
         partition = source.randrange(swarm.partitions)
-        value = _unit(source, swarm, f"u{number}")
+        value = unit_json(source, swarm, f"u{number}")
         found.append(Sending(at, partition, value, "unit", f"u{number}"))
         sent.append((f"u{number}", partition, value))
         if source.random() < swarm.extras:
@@ -56,7 +56,7 @@ def _extra(
         case 0 | 1:
             return Sending(at, anywhere, value, "again", unit_id)
         case 2:
-            other = _unit(source, swarm, unit_id)
+            other = unit_json(source, swarm, unit_id)
             return Sending(at, anywhere, other, "again", unit_id)
         case 3 | 4:
             cancel = json.dumps({"cancel": unit_id, "reason": "changed my mind"}).encode()
@@ -67,7 +67,7 @@ def _extra(
     return Sending(at, anywhere, bad, "refused", f"bad-{len(sent)}")
 
 
-def _unit(source: random.Random, swarm: Swarm, unit_id: str) -> bytes:
+def unit_json(source: random.Random, swarm: Swarm, unit_id: str) -> bytes:
     unit: dict[str, Any] = {
         "id": unit_id,
         "operations": [

@@ -18,9 +18,8 @@ def check(rest: Rest) -> None:
     for worker in rest.workers:
         for seq, status in worker.seen.final.items():
             if units[seq].status is not status:
-                rest.history.fail(
-                    f"I11: {worker.process.name} took #{seq} for {status}; it is {units[seq].status}"
-                )
+                name, is_now = worker.process.name, units[seq].status
+                rest.history.fail(f"I11: {name} took #{seq} for {status}; it is {is_now}")
     for worker in rest.alive:
         schedule = worker.schedule
         if schedule is None:

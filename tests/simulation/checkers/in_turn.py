@@ -72,6 +72,7 @@ def _replay(rest: Rest, rows: Rows, row: UnitRow) -> None:
                     continue
                 rows[write.operation.entity, write.operation.key_text] = write.after
     cause = row.cause
-    if row.status is not Status.COMMITTED and cause is not None and not is_refused:
-        if cause.code in _DECIDED_ON_ROWS:
-            history.fail(f"I5: {row.id}#{row.seq} was refused; in its turn it passes: {cause}")
+    if row.status is Status.COMMITTED or cause is None or is_refused:
+        return
+    if cause.code in _DECIDED_ON_ROWS:
+        history.fail(f"I5: {row.id}#{row.seq} was refused; in its turn it passes: {cause}")

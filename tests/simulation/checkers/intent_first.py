@@ -5,6 +5,7 @@ from __future__ import annotations
 from coordinator.domain.lifecycle import FINAL_STATUSES
 from coordinator.memory.witness import RowWrite, Way
 from tests.simulation.history import EachStep, History
+from tests.simulation.shop import LEDGER
 
 
 class IntentFirst(EachStep):
@@ -14,6 +15,5 @@ class IntentFirst(EachStep):
         status = history.status(write.seq)
         if status is None:
             history.fail(f"I1: {write.store} was written for unit #{write.seq}, never journaled")
-        elif history.world is not None and write.store != history.world.pivot_store:
-            if status in FINAL_STATUSES:
-                history.fail(f"I2: {write.at} was written for #{write.seq}, which is {status}")
+        elif status in FINAL_STATUSES and write.store != LEDGER:
+            history.fail(f"I2: {write.at} was written for #{write.seq}, which is {status}")

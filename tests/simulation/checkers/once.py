@@ -14,7 +14,8 @@ class Once(EachStep):
         earlier = (history.forward if is_forward else history.undone).get(write.seq, ())
         for each in earlier:
             if each.at == write.at and (each.position == write.position or not is_forward):
-                history.fail(f"I3: #{write.seq} wrote {write.at} twice ({write.way.name.lower()})")
-        if is_forward and write.seq in history.undone:
-            if any(each.store == write.store for each in history.undone[write.seq]):
-                history.fail(f"I3: #{write.seq} wrote {write.at} after its undo")
+                how = write.way.name.lower()
+                history.fail(f"I3: #{write.seq} wrote {write.at} twice ({how})")
+        undone = history.undone.get(write.seq, ()) if is_forward else ()
+        if any(each.store == write.store for each in undone):
+            history.fail(f"I3: #{write.seq} wrote {write.at} after its undo")
