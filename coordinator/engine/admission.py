@@ -156,7 +156,7 @@ class Admission:
                     elsewhere=doubtful or unit.seq in admitted.elsewhere,
                 )
             )
-        reasons = {each.unit_id: each.reason or "" for each in reading.cancels}
+        reasons = _reasons(reading)
         for seq in admitted.cancelled:
             entry = self._schedule.get(seq)
             if entry is not None and not entry.running:
@@ -226,3 +226,13 @@ class Admission:
             reply_to=refused.reply_to,
             traceparent=refused.traceparent,
         )
+
+
+def _reasons(reading: _Reading) -> dict[str, str]:
+    """Why each unit is cancelled: the first cancel that stands behind its unit counts (F8)."""
+    place = {each.submission.id: number for number, each in enumerate(reading.arrivals, 1)}
+    reasons: dict[str, str] = {}
+    for each in reading.cancels:
+        if each.after >= place.get(each.unit_id, 0):
+            reasons.setdefault(each.unit_id, each.reason or "")
+    return reasons

@@ -58,7 +58,7 @@ async def test_every_session_has_our_settings_whatever_the_database_says(
         )
     assert tuple(row) == (
         "on",
-        "pg_catalog",
+        "public",  # users' triggers keep the path that they expect; our names are qualified
         "250ms",
         "read committed",
         "2026-01-01 18:04:05.6+00",

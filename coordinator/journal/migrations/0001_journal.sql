@@ -297,14 +297,15 @@ CREATE FUNCTION coordinator.cancel_known(
 ) LANGUAGE plpgsql AS $$
 BEGIN
     WITH asked AS (
-        SELECT DISTINCT ON (c.id) c.id, c.reason, p_base + c.after AS upto
+        -- The first that finds its unit counts, also when both came in one batch.
+        SELECT DISTINCT ON (f.seq) f.seq, c.reason
         FROM unnest(c_at, c_after, c_id, c_reason)
             WITH ORDINALITY AS c(part, after, id, reason, at)
-        WHERE c.part = ANY (p_kept) ORDER BY c.id, c.at DESC
+        JOIN coordinator.units f ON f.id = c.id AND f.seq <= p_base + c.after
+        WHERE c.part = ANY (p_kept) ORDER BY f.seq, c.at
     ), marked AS (
         UPDATE coordinator.units u SET cancel_requested = coalesce(a.reason, '') FROM asked a
-        WHERE u.id = a.id AND u.status = 'accepted' AND u.seq <= a.upto
-          AND u.cancel_requested IS NULL
+        WHERE u.seq = a.seq AND u.status = 'accepted' AND u.cancel_requested IS NULL
         RETURNING u.seq, u.worker
     )
     SELECT coalesce(array_agg(seq) FILTER (WHERE worker = p_worker), '{}') INTO cancelled
