@@ -6,11 +6,11 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 UV     := 0.13.9
 
-CHECKED    := coordinator tests
+CHECKED    := coordinator tests benchmarks
 FAST_TESTS := $(wildcard tests/unit tests/property)
 
 .DEFAULT_GOAL := help
-.PHONY: crash-test simulate help install demo run check test integration format lock image clean
+.PHONY: bench crash-test simulate help install demo run check test integration format lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test: $(STAMP) ## every test, against real servers that it starts by itself
 
 integration: $(STAMP) ## only the tests that need real servers
 	$(BIN)/pytest -m "integration or acceptance" tests
+
+bench: $(STAMP) ## measure transfers through Kafka, on servers of their own
+	$(BIN)/python -m benchmarks.transfers
 
 crash-test: $(STAMP) ## kill, freeze and deafen the daemon at every fault point (an hour or less)
 	COORDINATOR_CRASH_TEST=all $(BIN)/pytest tests/chaos
