@@ -55,7 +55,7 @@ crash-test: $(STAMP) ## kill, freeze and deafen the daemon at every fault point 
 SEEDS ?= 5000
 
 simulate: $(STAMP) ## run the engine over SEEDS=5000 simulated worlds, and check every invariant
-	$(BIN)/python -W ignore -m tests.simulation --seeds $(SEEDS)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 format: $(STAMP) ## put the code into its format, and repair what the linter can
 	$(BIN)/ruff check --fix-only $(CHECKED)

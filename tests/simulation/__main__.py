@@ -2,7 +2,7 @@
 
 ``--seeds N`` runs the seeds from ``--first`` on and says what happened in numbers. ``--seed S``
 replays one exactly and shows its trace. ``--without GUARD`` takes one guard out, and then exits
-with 0 only if a violation was found.
+with 0 only if a violation was found. ``--set NAME=NUMBER`` overrules what seeds draw of `Swarm`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ import gc
 import os
 import sys
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.guards import GUARDS, take_out
 from tests.simulation.run import TRACE_LINES_SHOWN, Result, simulate
+from tests.simulation.swarm import read_settings
 
 CHUNK_SEEDS = 20
+Settings = Mapping[str, float]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,25 +32,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="replay this one, and show its trace")
     parser.add_argument("--units", type=int, default=50, help="units per seed")
     parser.add_argument("--without", choices=sorted(GUARDS), help="take this guard out")
+    parser.add_argument("--set", action="append", default=[], help="name=number of the swarm")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args(arguments)
+    settings = read_settings(given.set)
     if given.seed is not None:
         if given.without:
             take_out(given.without)
-        result = simulate(given.seed, given.units)
+        result = simulate(given.seed, given.units, settings)
         print("\n".join(result.trace))
         _show(result, lines=0)
         print(dict(sorted(result.counts.items())))
         return bool(result.violations)
-    return _run_many(given)
+    return _run_many(given, settings)
 
 
-def _run_many(given: argparse.Namespace) -> int:
+def _run_many(given: argparse.Namespace, settings: Settings) -> int:
     began = time.monotonic()
     counts: Counter[str] = Counter()
     failed: list[Result] = []
     virtual_seconds = 0.0
-    for result in _results(given):
+    for result in _results(given, settings):
         counts.update(result.counts)
         virtual_seconds += result.virtual_seconds
         if result.violations:
@@ -67,10 +72,10 @@ def _run_many(given: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _results(given: argparse.Namespace) -> Iterator[Result]:
+def _results(given: argparse.Namespace, settings: Settings) -> Iterator[Result]:
     last = given.first + given.seeds
     chunks = [
-        (range(start, min(start + CHUNK_SEEDS, last)), given.units, given.without)
+        (range(start, min(start + CHUNK_SEEDS, last)), given.units, given.without, settings)
         for start in range(given.first, last, CHUNK_SEEDS)
     ]
     if given.processes == 1:
@@ -85,13 +90,13 @@ def _results(given: argparse.Namespace) -> Iterator[Result]:
             pool.shutdown(cancel_futures=True)
 
 
-def _run_chunk(chunk: tuple[range, int, str | None]) -> list[Result]:
-    seeds, units, without = chunk
+def _run_chunk(chunk: tuple[range, int, str | None, Settings]) -> list[Result]:
+    seeds, units, without, settings = chunk
     if without:
         take_out(without)
     results = []
     for number, seed in enumerate(seeds):
-        result = simulate(seed, units)
+        result = simulate(seed, units, settings)
         # Only what failed is looked at line by line.
         results.append(result if result.violations else _without_trace(result))
         if result.violations and without:
@@ -115,6 +120,8 @@ def _show(result: Result, *, lines: int) -> None:
 
 
 if __name__ == "__main__":
+    # A worker that is killed leaves coroutines that have never begun.
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
     if os.environ.get("PYTHONHASHSEED") != "0":
         # The order of sets of strings is part of what a seed decides.
         environment = {**os.environ, "PYTHONHASHSEED": "0"}

@@ -6,7 +6,8 @@ import asyncio
 import contextvars
 import gc
 import random
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from coordinator.domain.announce import Announcer
 from coordinator.domain.lifecycle import Status
@@ -50,13 +51,17 @@ class Simulation:
 
     seed: int
     units: int
+    settings: Mapping[str, float] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     sent: list[tuple[Sending, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.source = random.Random(self.seed)
-        self.swarm = draw_swarm(self.source, self.units)
+        self.swarm = replace(
+            draw_swarm(self.source, self.units),
+            **self.settings,  # type: ignore[arg-type]
+        )
         self.loop = VirtualLoop(  # type: ignore[abstract]
             self._fork(), shuffled=self.swarm.shuffled
         )
@@ -246,19 +251,19 @@ class Simulation:
         )
 
 
-def simulate(seed: int, units: int = 50) -> Result:
-    """Run one seed to its end and judge it."""
+def simulate(seed: int, units: int = 50, settings: Mapping[str, float] | None = None) -> Result:
+    """Run one seed to its end and judge it; ``settings`` overrule what it draws."""
     was_enabled = gc.isenabled()
     gc.disable()  # finalizers would schedule callbacks, and when they run is nobody's choice
     try:
-        return contextvars.Context().run(_simulate, seed, units)
+        return contextvars.Context().run(_simulate, seed, units, settings or {})
     finally:
         if was_enabled:
             gc.enable()
 
 
-def _simulate(seed: int, units: int) -> Result:
-    run = Simulation(seed, units)
+def _simulate(seed: int, units: int, settings: Mapping[str, float]) -> Result:
+    run = Simulation(seed, units, settings)
     asyncio._set_running_loop(run.loop)
     run.schedule_everything()
     came_to_rest = run.loop.run(REST_SECONDS_MAX, run.is_over)

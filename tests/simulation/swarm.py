@@ -7,6 +7,7 @@ of everything in every run hides what only one fault alone, or two together, bri
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 LATE_SECONDS_MAX = 1.5
@@ -46,6 +47,17 @@ class Swarm:
     persons: int
 
 
+def read_settings(texts: Iterable[str]) -> dict[str, float]:
+    """Read ``name=number`` pairs that overrule what a seed draws; raise `ValueError`."""
+    settings = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if name not in Swarm.__dataclass_fields__:
+            raise ValueError(f"there is no {name} in a swarm")
+        settings[name] = float(number) if "." in number else int(number)
+    return settings
+
+
 def draw_swarm(source: random.Random, units: int) -> Swarm:
     """Draw the faults of one run."""
 
@@ -68,15 +80,15 @@ def draw_swarm(source: random.Random, units: int) -> Swarm:
         curses=sometimes(0.1, 0.5),
         slots=sometimes(0.1, 0.3),
         old_tags=source.random() < 0.25,
-        kills=sometimes(0.002, 0.01),
-        kills_max=source.choice((1, 3, 6)),
-        freezes=sometimes(0.002, 0.01),
-        losses=sometimes(0.01, 0.05),
-        lates=sometimes(0.01, 0.05),
+        kills=sometimes(0.002, 0.01, 0.02),
+        kills_max=source.choice((1, 3, 10)),
+        freezes=sometimes(0.002, 0.01, 0.02),
+        losses=sometimes(0.01, 0.05, 0.2),
+        lates=sometimes(0.01, 0.05, 0.2),
         refusals=sometimes(0.01, 0.05),
         slows=sometimes(0.02, 0.2),
         spells=source.choice((0, 0, 1, 3)),
-        strangers=source.choice((0, 0, 10, 40)),
+        strangers=source.choice((0, 0, 0, 10, 40, 100)),
         rebalances=source.choice((0, 1, 5)),
         skew=sometimes(0.02, 0.2),
         persons=source.choice((0, 0, 3)),

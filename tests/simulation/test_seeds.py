@@ -17,7 +17,7 @@ SEEDS = 200
 
 
 def simulation(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.simulation", *arguments]
+    command = [sys.executable, "-m", "tests.simulation", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
 
 
