@@ -45,6 +45,7 @@ async def park(worker: JournalWorker, unit: Unit) -> None:
 
 async def drain(worker: JournalWorker) -> list[tuple[str, str, Any]]:
     """Take everything out of the outbox as (topic, ce_id, value)."""
+    assert await worker.outbox.hold_lease()
     rows = await worker.outbox.claim(1000)
     await worker.outbox.delete([row for row, _ in rows])
     return [shown(message) for _, content in rows for message in content]
