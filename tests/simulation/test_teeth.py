@@ -13,14 +13,16 @@ SEEDS_MAX = 300
 """Within how many seeds the loss of a guard is noticed."""
 
 ROUGH = {
-    "settling-first": ("lates=0.2", "strangers=100"),
-    "tombstone": ("lates=0.2",),
+    "settling-first": ("lates=0.2", "strangers=100", "undo_age_seconds=600.0"),
+    "tombstone": ("lates=0.2", "undo_age_seconds=600.0"),
     "waiting-in-doubt": (
         "losses=0.1",
         "lates=0.1",
         "freezes=0.02",
         "sending_seconds=3.0",
+        "chaos_seconds=6.0",
         "lanes=2",
+        "undo_age_seconds=600.0",
     ),
 }
 """Guards against what comes about in one seed of hundreds only, and what makes that likely."""
