@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.guards import GUARDS
 from tests.simulation.test_seeds import simulation
 
-pytestmark = pytest.mark.simulation
+pytestmark = [pytest.mark.simulation, pytest.mark.timeout(600)]
 
 SEEDS_MAX = 300
 """Within how many seeds the loss of a guard is noticed."""
