@@ -49,7 +49,7 @@ integration: $(STAMP) ## only the tests that need real servers
 bench: $(STAMP) ## measure transfers through Kafka, on servers of their own
 	$(BIN)/python -m benchmarks.transfers
 
-crash-test: $(STAMP) ## kill, freeze and deafen the daemon at every fault point (an hour or less)
+crash-test: $(STAMP) ## kill, freeze and deafen the daemon at every fault point
 	COORDINATOR_CRASH_TEST=all $(BIN)/pytest tests/chaos
 
 SEEDS ?= 5000
