@@ -40,8 +40,11 @@ check: $(STAMP) ## format, lint, types, imports, unit and property tests; needs 
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(FAST_TESTS)
 
+# Two processes with servers of their own each: most tests wait more than they compute.
+TEST_PROCESSES ?= 2
+
 test: $(STAMP) ## every test, against real servers that it starts by itself
-	$(BIN)/pytest tests
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile tests
 
 integration: $(STAMP) ## only the tests that need real servers
 	$(BIN)/pytest -m "integration or acceptance" tests

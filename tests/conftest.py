@@ -4,6 +4,7 @@ import signal
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import asyncpg
 import pymongo
@@ -19,6 +20,8 @@ SERVER_OF_FIXTURE = {
     "kafka_prefix": KAFKA,
 }
 SERVERS = pytest.StashKey[Servers]()
+STOOD_ON = pytest.StashKey[set[str]]()
+"""What the processes of a run that is shared among several have told of their servers."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,6 +30,24 @@ def pytest_configure(config: pytest.Config) -> None:
         # but Ctrl-C is among what is tested.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[SERVERS] = Servers()
+    config.stash[STOOD_ON] = set()
+    if config.pluginmanager.hasplugin("xdist"):
+        config.pluginmanager.register(_SharedRun(), "shared-run")
+
+
+class _SharedRun:
+    """Carries what each process of `pytest -n` used to the one that prints the summary."""
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        told = getattr(session.config, "workeroutput", None)
+        if told is not None:
+            told["servers"] = session.config.stash[SERVERS].describe()
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        told = getattr(node, "workeroutput", {}).get("servers")
+        if told is not None:
+            node.config.stash[STOOD_ON].add(told)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -53,8 +74,10 @@ def pytest_terminal_summary(
         if isinstance(report.longrepr, tuple)
     )
     why = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+    told = config.stash[STOOD_ON]
     terminalreporter.write_sep("-", "what this run stood on")
-    terminalreporter.write_line(config.stash[SERVERS].describe())
+    for line in sorted(told) or [config.stash[SERVERS].describe()]:
+        terminalreporter.write_line(line)
     terminalreporter.write_line(f"skipped: {len(skipped)}" + (f" ({why})" if why else ""))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import asyncpg
 import pytest
 
 from coordinator.domain.operation import Operation, Unit
 from coordinator.engine.ports import OpenUnit
 from coordinator.journal.workers import application_name
+from coordinator.postgres_pool import DRIVER_ERRORS
 from tests.admissions import SHOP, arrival, batch
 from tests.journal_worker import JournalWorker, a_worker, refused_as_fenced
 from tests.units import insert
@@ -77,7 +77,7 @@ async def test_a_zombies_open_transaction_is_ended_and_its_commit_refused(
             await connection.execute("UPDATE coordinator.units SET status = 'committed'")
             await zombie.expire()
             assert await other.workers.fence(zombie.number)
-            with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            with pytest.raises(DRIVER_ERRORS):
                 await connection.execute("COMMIT")
         assert await other.rows("SELECT status FROM coordinator.units") == [("accepted",)]
 

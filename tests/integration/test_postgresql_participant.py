@@ -25,7 +25,7 @@ from coordinator.domain.errors import (
 from coordinator.domain.operation import Operation, Unit
 from coordinator.engine.ports import Applied, Undone
 from coordinator.participants.postgresql.participant import PostgresParticipant
-from coordinator.postgres_pool import Pool, open_pool
+from coordinator.postgres_pool import DRIVER_ERRORS, Pool, open_pool
 from tests.live_columns import columns_of
 from tests.units import check, delete, entity, equals, insert, mapping, undone_by, unit, update
 
@@ -619,7 +619,7 @@ async def test_a_fence_ends_the_open_transactions_of_the_fenced(
         )
         await frozen.execute("UPDATE public.accounts SET note = 'zombie' WHERE id = 1")
         await taker.fence(WORKER)
-        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        with pytest.raises(DRIVER_ERRORS):
             await frozen.execute("COMMIT")
     row = await store.row(1)
     assert row is not None
