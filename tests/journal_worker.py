@@ -20,6 +20,7 @@ from coordinator.domain.publishing import Message
 from coordinator.journal.admission import JournalAdmission
 from coordinator.journal.duties import JournalDuties
 from coordinator.journal.epoch import Epoch
+from coordinator.journal.fresh_rows import FreshRows
 from coordinator.journal.mappings import JournaledMappings
 from coordinator.journal.migrate import migrate
 from coordinator.journal.operators import JournalOperators
@@ -44,6 +45,7 @@ class JournalWorker:
     tables: DataTables | None
     lease_ttl_seconds: float
     epoch: Epoch = field(default_factory=Epoch)
+    fresh_rows: FreshRows = field(default_factory=FreshRows)
 
     @property
     def admission(self) -> JournalAdmission:
@@ -51,7 +53,7 @@ class JournalWorker:
 
     @property
     def pivot(self) -> JournalPivot:
-        return JournalPivot(self.pool, self.number, self.announcer, self.tables)
+        return JournalPivot(self.pool, self.number, self.announcer, self.tables, self.fresh_rows)
 
     @property
     def duties(self) -> JournalDuties:
@@ -65,7 +67,7 @@ class JournalWorker:
 
     @property
     def outbox(self) -> JournalOutbox:
-        return JournalOutbox(self.pool, self.number, self.lease_ttl_seconds)
+        return JournalOutbox(self.pool, self.number, self.lease_ttl_seconds, self.fresh_rows)
 
     @property
     def operators(self) -> JournalOperators:

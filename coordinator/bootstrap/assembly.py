@@ -25,6 +25,7 @@ from coordinator.engine.stores import StoreWatch
 from coordinator.engine.sweeping import Sweeping, SweepRules
 from coordinator.engine.takeover import Takeover
 from coordinator.journal.epoch import Epoch
+from coordinator.journal.fresh_rows import FreshRows
 from coordinator.journal.journal import WorkersJournal
 from coordinator.journal.operators import JournalOperators
 from coordinator.journal.outbox import JournalOutbox
@@ -86,6 +87,7 @@ class _Worker:
     schedule: Schedule
     bell: asyncio.Event
     outbox_bell: asyncio.Event
+    fresh_rows: FreshRows
 
 
 def assemble(
@@ -105,6 +107,7 @@ def assemble(
         Schedule(),
         asyncio.Event(),
         asyncio.Event(),
+        FreshRows(),
     )
     ttl = settings.worker.lease_ttl_seconds
     epoch = Epoch()
@@ -121,7 +124,7 @@ def assemble(
         ),
         relay=Relay(
             settings.kafka.bootstrap_servers,
-            JournalOutbox(journal.pool, journal.worker, ttl),
+            JournalOutbox(journal.pool, journal.worker, ttl, worker.fresh_rows),
             worker.outbox_bell,
             lease_ttl_seconds=ttl,
             limits=limits_bytes,
@@ -140,7 +143,9 @@ def _engine(worker: _Worker, workers: JournalWorkers, epoch: Epoch) -> Engine:
     journal = WorkersJournal(
         access.pool, access.worker, worker.announcer, access.mappings, epoch, stores.pivot_store
     )
-    pivot = JournalPivot(access.pool, access.worker, worker.announcer, stores.pivot_tables)
+    pivot = JournalPivot(
+        access.pool, access.worker, worker.announcer, stores.pivot_tables, worker.fresh_rows
+    )
     probes = {JOURNAL: journal.ping}
     probes.update({name: each.ping for name, each in stores.participants.items()})
     watch = StoreWatch(

@@ -34,6 +34,8 @@ _EXACT = Context(prec=150_000, Emax=MAX_EMAX, Emin=MIN_EMIN)
 class Effect(StrEnum):
     """What happened to a row or document; the letters are Debezium's (F34)."""
 
+    __hash__ = str.__hash__  # Enum hashes in Python, and these are looked up for every event
+
     CREATED = "c"
     UPDATED = "u"
     DELETED = "d"

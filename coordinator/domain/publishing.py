@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from coordinator.domain.decide import Effect
 
 Header = tuple[str, bytes | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What one operation did, as it will be announced.
+class Done(NamedTuple):
+    """What one operation did, as it will be announced (a tuple: one is made per operation).
 
     ``before`` and ``after`` are JSON objects in UTF-8 with all declared fields and the version,
     as of apply (F31); ``version`` is the row's version afterwards, where the entity has one.
@@ -24,9 +23,8 @@ class Done:
     version: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One Kafka message to be published, ready to send."""
+class Message(NamedTuple):
+    """One Kafka message to be published, ready to send (a tuple: the outbox packs it as it is)."""
 
     topic: str
     key: bytes | None

@@ -210,7 +210,6 @@ class Admission:
                 refused.digest,
                 Status.REJECTED,
                 refused.problems,
-                (),
                 now,
                 now,
                 refused.metadata,

@@ -119,7 +119,6 @@ class JournalDuties:
                     row["digest"],
                     status,
                     (reused,),
-                    (),
                     row["received_at"],
                     at,
                     row["metadata"],

@@ -92,7 +92,6 @@ class JournalOperators:
                     row["digest"],
                     after,
                     () if cause is None else (cause,),
-                    (),
                     row["received_at"],
                     at,
                     row["metadata"],

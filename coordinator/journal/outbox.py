@@ -17,6 +17,7 @@ from coordinator import postgres_pool
 from coordinator.domain.errors import StoreBusy
 from coordinator.domain.publishing import Message
 from coordinator.engine.ports import JOURNAL
+from coordinator.journal.fresh_rows import FreshRows
 from coordinator.journal.packing import pack, unpack
 from coordinator.journal.session import reading, single_statement
 
@@ -27,10 +28,17 @@ _WHETHER_LEADING = "SELECT EXISTS (SELECT FROM lease)"
 class JournalOutbox:
     """What the relay of one worker reads and deletes."""
 
-    def __init__(self, pool: postgres_pool.Pool, worker: int, lease_ttl_seconds: float) -> None:
+    def __init__(
+        self,
+        pool: postgres_pool.Pool,
+        worker: int,
+        lease_ttl_seconds: float,
+        fresh_rows: FreshRows,
+    ) -> None:
         self._pool = pool
         self._worker = worker
         self._ttl = lease_ttl_seconds
+        self._fresh_rows = fresh_rows
 
     async def hold_lease(self) -> bool:
         """Take or renew the relay's lease; whether it is ours until its TTL has passed."""
@@ -46,6 +54,7 @@ class JournalOutbox:
                 self._worker,
                 self._ttl,
             )
+        self._fresh_rows.relay(bool(held))
         return bool(held)
 
     async def release_lease(self) -> None:
@@ -60,14 +69,16 @@ class JournalOutbox:
         self, rows_max: int, skip: Collection[int] = ()
     ) -> Sequence[tuple[int, Sequence[Message]]]:
         """Read the oldest rows in id order but those in ``skip``; they stay until deleted."""
+        fresh = self._fresh_rows.known()
         async with reading(self._pool) as connection:
             rows = await connection.fetch(
-                "SELECT id, messages FROM coordinator.outbox WHERE id <> ALL ($2)"
-                " ORDER BY id LIMIT $1",
+                "SELECT id, CASE WHEN id <> ALL ($3) THEN messages END AS messages"
+                " FROM coordinator.outbox WHERE id <> ALL ($2) ORDER BY id LIMIT $1",
                 rows_max,
                 list(skip),
+                list(fresh),
             )
-        return [(row["id"], unpack(row["messages"])) for row in rows]
+        return [(row, fresh[row] if packed is None else unpack(packed)) for row, packed in rows]
 
     async def delete(self, rows: Sequence[int]) -> None:
         """Delete rows whose messages were all acknowledged or set aside.
@@ -78,6 +89,7 @@ class JournalOutbox:
             "DELETE FROM coordinator.outbox WHERE id = ANY ($2) AND EXISTS (SELECT FROM lease)",
             list(rows),
         )
+        self._fresh_rows.drop(rows)
 
     async def set_aside(self, topic: str, messages: Sequence[Message]) -> None:
         """Keep the messages of a topic that refuses under its own queue.

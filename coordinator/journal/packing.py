@@ -18,9 +18,7 @@ _VERSION = b"\x01"
 
 def pack(messages: Sequence[Message]) -> bytes:
     """Pack messages, in their order."""
-    packed: bytes = msgpack.packb(
-        [(each.topic, each.key, each.value, each.headers) for each in messages]
-    )
+    packed: bytes = msgpack.packb(messages)
     return _VERSION + packed
 
 

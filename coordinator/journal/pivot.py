@@ -26,6 +26,7 @@ from coordinator.domain.publishing import Done, Message
 from coordinator.domain.refusals import cancelled, too_late
 from coordinator.engine.ports import JOURNAL, Candidate, Concluded, Ending, Refusal
 from coordinator.fault_points import FaultPoint, reach
+from coordinator.journal.fresh_rows import FreshRows
 from coordinator.journal.packing import pack
 from coordinator.journal.session import fence_told, own_statement
 
@@ -89,6 +90,8 @@ class _Decided:
     parked: dict[int, Problem] = field(default_factory=dict)
     busy: frozenset[int] = frozenset()
     lost: set[int] = field(default_factory=set)
+    outbox_row: int | None = None
+    packed_bytes: int = 0
 
     def result(self) -> Concluded:
         return Concluded(
@@ -109,11 +112,13 @@ class JournalPivot:
         worker: int,
         announcer: announce.Announcer,
         tables: DataTables | None,
+        fresh_rows: FreshRows,
     ) -> None:
         self._pool = pool
         self._worker = worker
         self._announcer = announcer
         self._tables = tables
+        self._fresh_rows = fresh_rows
 
     async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
         """Read the images of the journal store's branches, without locks."""
@@ -153,6 +158,7 @@ class JournalPivot:
             await self._write(connection, decided)
             reach(FaultPoint.PIVOT_CONCLUDED)
         reach(FaultPoint.PIVOT_AFTER)
+        self._keep_fresh(decided)
         return decided.result()
 
     async def _commit_units(
@@ -200,10 +206,10 @@ class JournalPivot:
                 unit.digest,
                 after,
                 (),
-                announce.committed_operations(unit, done),
                 unit.received_at,
                 at,
                 unit.metadata,
+                announce.committed_operations(unit, done),
             )
         )
         messages = announce.change_messages(self._announcer, unit, done, at)
@@ -257,6 +263,7 @@ class JournalPivot:
             await self._write(connection, decided)
             reach(FaultPoint.FINISH_CONCLUDED)
         reach(FaultPoint.FINISH_AFTER)
+        self._keep_fresh(decided)
         return decided.result()
 
     def _park(self, decided: _Decided, ending: Ending) -> None:
@@ -292,7 +299,7 @@ class JournalPivot:
         at = _known(decided.at)
         value = announce.outcome_value(
             announce.Verdict(
-                unit.id, unit.digest, status, (problem,), (), unit.received_at, at, unit.metadata
+                unit.id, unit.digest, status, (problem,), unit.received_at, at, unit.metadata
             )
         )
         decided.messages += self._outcome(unit, status, value, at)
@@ -345,9 +352,10 @@ class JournalPivot:
         changes = decided.changes
         if not changes:
             return
+        packed = pack(decided.messages) if decided.messages else None
         with own_statement(), fence_told():
-            changed = await connection.fetchval(
-                "SELECT coordinator.conclude($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            row = await connection.fetchrow(
+                "SELECT * FROM coordinator.conclude($1, $2, $3, $4, $5, $6, $7, $8, $9)",
                 self._worker,
                 [each.seq for each in changes],
                 [each.before.value for each in changes],
@@ -356,12 +364,19 @@ class JournalPivot:
                 [_as_json(each.problem) for each in changes],
                 [each.outcome for each in changes],
                 decided.at,
-                pack(decided.messages) if decided.messages else None,
+                packed,
             )
-        if changed != len(changes):
+        if row["changed"] != len(changes):
             raise InvariantViolated(
-                f"{len(changes)} units were to change their status, {changed} did (rule 2)"
+                f"{len(changes)} units were to change their status, {row['changed']} did (rule 2)"
             )
+        decided.outbox_row = row["outbox_row"]
+        decided.packed_bytes = len(packed or b"")
+
+    def _keep_fresh(self, decided: _Decided) -> None:
+        """Keep what is durable now for the relay."""
+        if decided.outbox_row is not None:
+            self._fresh_rows.keep(decided.outbox_row, decided.messages, decided.packed_bytes)
 
 
 _UNTOLD = Problem.from_json(

@@ -111,7 +111,6 @@ class MemoryDuties:
                     newcomer.digest,
                     status,
                     (reused,),
-                    (),
                     newcomer.received_at,
                     at,
                     newcomer.metadata,

@@ -39,9 +39,7 @@ def resolve(world: World, seq: int) -> None:
     at = row.finished_at = world.now()
     causes = () if row.cause is None else (row.cause,)
     row.outcome = announce.outcome_value(
-        announce.Verdict(
-            row.id, row.digest, row.status, causes, (), row.received_at, at, row.metadata
-        )
+        announce.Verdict(row.id, row.digest, row.status, causes, row.received_at, at, row.metadata)
     )
     world.journal.release_locks(seq)
     world.journal.publish(

@@ -140,10 +140,10 @@ class MemoryPivot:
                 unit.digest,
                 after,
                 (),
-                announce.committed_operations(unit, done),
                 unit.received_at,
                 decided.at,
                 unit.metadata,
+                announce.committed_operations(unit, done),
             )
         )
         messages = announce.change_messages(self._world.announcer, unit, done, decided.at)
@@ -268,7 +268,6 @@ class MemoryPivot:
             unit.digest,
             status,
             (problem,),
-            (),
             unit.received_at,
             decided.at,
             unit.metadata,

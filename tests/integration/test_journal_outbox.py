@@ -43,6 +43,29 @@ async def test_a_claim_takes_nothing_away_and_skips_only_what_it_is_told(postgre
         assert [row for row, _ in await worker.outbox.claim(10)] == [rows[1], rows[3]]
 
 
+async def test_what_this_worker_has_just_committed_is_not_read_again(postgres_dsn: str) -> None:
+    async with a_worker(postgres_dsn) as worker:
+        assert await worker.outbox.hold_lease()
+        rows = [await worker.put(message("a", number)) for number in range(3)]
+        kept = [message("a", 1)]
+        worker.fresh_rows.keep(rows[1], kept, 10)
+        claimed = await worker.outbox.claim(10)
+        assert claimed == [(row, [message("a", number)]) for number, row in enumerate(rows)]
+        assert claimed[1][1] is kept, "it came from memory"
+        assert [row for row, _ in await worker.outbox.claim(10, skip=rows[1:2])] == rows[::2]
+        await worker.outbox.delete(rows[1:2])
+        assert worker.fresh_rows.known() == {}
+
+
+async def test_a_kept_row_that_is_not_there_is_not_claimed(postgres_dsn: str) -> None:
+    """Whoever relayed before us may have published it: the journal alone says what is there."""
+    async with a_worker(postgres_dsn) as worker:
+        assert await worker.outbox.hold_lease()
+        row = await worker.put(message("a", 1))
+        worker.fresh_rows.keep(row + 1, [message("a", 2)], 10)
+        assert await worker.outbox.claim(10) == [(row, [message("a", 1)])]
+
+
 async def test_a_row_that_is_committed_late_is_claimed_before_higher_ones(
     postgres_dsn: str,
 ) -> None:

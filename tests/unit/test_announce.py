@@ -56,7 +56,6 @@ def verdict(**parts: Any) -> Verdict:
         "digest": "9f86d0",
         "status": Status.COMMITTED,
         "problems": (),
-        "operations": [],
         "received_at": RECEIVED,
         "finished_at": FINISHED,
         "metadata": None,
@@ -101,6 +100,15 @@ def test_an_outcome_has_these_members_and_no_others() -> None:
         "metadata": {"any": [1.10, "é"]},
     }
     assert b"1.10" in value, "metadata is echoed as it was written"
+
+
+def test_an_id_of_any_printable_characters_leaves_the_json_whole() -> None:
+    """F1 allows quotes and backslashes in it."""
+    unit_id = '"a\\b{}%d"'
+    assert json.loads(outcome_value(verdict(unit_id=unit_id)))["unit"] == unit_id
+    planned = unit(SHOP, update("account", 42, balance=1), id=unit_id)
+    [message] = changes(planned, Done(0, Effect.UPDATED, b"{}", b"{}", 8))
+    assert told(message)["transaction"]["id"] == unit_id
 
 
 def test_a_clock_that_was_set_back_gives_no_negative_duration() -> None:
@@ -174,7 +182,7 @@ def test_an_outcome_travels_with_cloudevents_headers() -> None:
 def test_a_reply_topic_gets_it_as_well_but_not_twice() -> None:
     messages = publish(b"{}", reply_to="replies")
     assert [each.topic for each in messages] == ["outcomes", "replies"]
-    assert messages[1] == replace(messages[0], topic="replies")
+    assert messages[1] == messages[0]._replace(topic="replies")
     assert [each.topic for each in publish(b"{}", reply_to="outcomes")] == ["outcomes"]
 
 

@@ -349,14 +349,13 @@ BEGIN
 END $$;
 
 -- The last statement of a journal transaction that decides: statuses by compare-and-set, locks of
--- what ended released, messages into the outbox. Returns how many rows changed; the caller
--- checks it against what it meant to change (rule 2).
+-- what ended released, messages into the outbox. Gives how many rows changed, which the caller
+-- checks against what it meant to change (rule 2), and the outbox row.
 CREATE FUNCTION coordinator.conclude(
     p_worker bigint, p_seqs bigint[], p_from text[], p_to text[], p_causes json[],
-    p_problems json[], p_outcomes bytea[], p_finished_at timestamptz, p_messages bytea
-) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE
-    v_changed int;
+    p_problems json[], p_outcomes bytea[], p_finished_at timestamptz, p_messages bytea,
+    OUT changed int, OUT outbox_row bigint
+) LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE coordinator.units u
     SET status = w.to_status,
@@ -369,13 +368,13 @@ BEGIN
     FROM unnest(p_seqs, p_from, p_to, p_causes, p_problems, p_outcomes)
         AS w(seq, from_status, to_status, cause, problem, outcome)
     WHERE u.seq = w.seq AND u.worker = p_worker AND u.status = w.from_status;
-    GET DIAGNOSTICS v_changed = ROW_COUNT;
+    GET DIAGNOSTICS changed = ROW_COUNT;
 
     DELETE FROM coordinator.locks l USING unnest(p_seqs, p_to) AS w(seq, to_status)
     WHERE l.seq = w.seq AND w.to_status IN ('committed', 'rejected', 'compensated');
 
     IF p_messages IS NOT NULL THEN
-        INSERT INTO coordinator.outbox (messages) VALUES (p_messages);
+        INSERT INTO coordinator.outbox (messages) VALUES (p_messages)
+        RETURNING id INTO outbox_row;
     END IF;
-    RETURN v_changed;
 END $$;
