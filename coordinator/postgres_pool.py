@@ -262,6 +262,11 @@ def translate(store: str, error: BaseException) -> StoreError:
     return BatchRefused(store, Problem(refusal_code(state), refusal_sentence(error)))
 
 
+def translated(store: str, error: BaseException) -> StoreError:
+    """Give an error of ours as it is, and the meaning of a driver's."""
+    return error if isinstance(error, StoreError) else translate(store, error)
+
+
 def sqlstate(error: BaseException) -> str | None:
     """Give the server's SQLSTATE; ``None`` for errors of the client and of the network."""
     state = getattr(error, "sqlstate", None)

@@ -173,6 +173,7 @@ class Execution:
             result.done.setdefault(seq, []).extend(done)
         for seq, problem in applied.refused.items():
             result.refused[seq] = _joined(result.refused.get(seq), problem)
+        result.failing.update(applied.failing)
         for seq in applied.blocked:
             result.refused.setdefault(seq, _BLOCKED)
         result.again |= applied.busy
@@ -223,13 +224,15 @@ class Execution:
 
         tried = await try_in_parts(units, attempt)
         self._reporting.tried("pivot", len(units), tried)
+        failing = dict(tried.failing)
         for concluded in tried.results:
             self._reporting.concluded(by_seq, concluded)
+            failing.update(concluded.failing)
             unended = [*unended, *concluded.busy]
         for seq in sorted(tried.busy):
             self._reporting.set_aside(by_seq[seq], alone=seq in tried.slow)
         open_earlier = sorted({*unended, *tried.busy, *tried.interrupted})
-        for seq, problem in sorted(tried.failing.items()):
+        for seq, problem in sorted(failing.items()):
             earlier = [other for other in open_earlier if other < seq]
             if earlier:
                 self._reporting.alone_after(by_seq[seq], earlier)

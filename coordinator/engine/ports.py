@@ -31,12 +31,14 @@ class Applied:
 
     ``done``: the branch is durably applied, by this call or an earlier one (then as its undo
     record tells, rule 7). ``refused``: decided against under the lock; nothing of it is applied.
+    ``failing``: the store refused its writes by themselves; nothing of it is applied.
     ``blocked``: a tombstone stands there; the unit is being compensated. ``busy``: an outsider
     holds a row of it; nothing of it is applied, try again.
     """
 
     done: Mapping[int, tuple[Done, ...]]
     refused: Mapping[int, Problem] = field(default_factory=dict)
+    failing: Mapping[int, Problem] = field(default_factory=dict)
     blocked: frozenset[int] = frozenset()
     busy: frozenset[int] = frozenset()
 
@@ -125,12 +127,15 @@ class Concluded:
 
     ``ended``: final, by this call or found so (then an earlier call, whose reply was lost, did
     it), with the problem if there is one. ``compensating``: durable, to be undone now, with the
-    cause. ``parked``: waits for a person. ``busy``: untouched, try again. ``lost``: not ours.
+    cause. ``parked``: waits for a person. ``failing``: untouched; the store refused its writes by
+    themselves, after all earlier units of this call that are not busy. ``busy``: untouched, try
+    again. ``lost``: not ours.
     """
 
     ended: Mapping[int, tuple[Status, Problem | None]] = field(default_factory=dict)
     compensating: Mapping[int, Problem] = field(default_factory=dict)
     parked: Mapping[int, Problem] = field(default_factory=dict)
+    failing: Mapping[int, Problem] = field(default_factory=dict)
     busy: frozenset[int] = frozenset()
     lost: frozenset[int] = frozenset()
 

@@ -46,6 +46,10 @@ class DataWork(Protocol):
         """Decided against; nothing of it is written."""
 
     @property
+    def failing(self) -> Mapping[int, Problem]:
+        """The store refused its writes by themselves; nothing of it is written."""
+
+    @property
     def busy(self) -> frozenset[int]:
         """An outsider holds a row of it; nothing of it is written."""
 
@@ -62,8 +66,13 @@ class DataTables(Protocol):
     ) -> Mapping[ImageKey, Image | None]:
         """Read images without locks."""
 
-    async def apply(self, connection: postgres_pool.Connection, units: Sequence[Unit]) -> DataWork:
-        """Lock, read, decide and write; the caller owns the transaction."""
+    async def apply(
+        self, connection: postgres_pool.Connection, units: Sequence[Unit], *, carefully: bool
+    ) -> DataWork:
+        """Lock, read, decide and write; the caller owns the transaction.
+
+        ``carefully``: write in parts, so that what the store refuses is single units.
+        """
 
 
 @dataclass(slots=True)
@@ -88,6 +97,7 @@ class _Decided:
     ended: dict[int, tuple[Status, Problem | None]] = field(default_factory=dict)
     compensating: dict[int, Problem] = field(default_factory=dict)
     parked: dict[int, Problem] = field(default_factory=dict)
+    failing: Mapping[int, Problem] = field(default_factory=dict)
     busy: frozenset[int] = frozenset()
     lost: set[int] = field(default_factory=set)
     outbox_row: int | None = None
@@ -98,6 +108,7 @@ class _Decided:
             ended=self.ended,
             compensating=self.compensating,
             parked=self.parked,
+            failing=self.failing,
             busy=self.busy,
             lost=frozenset(self.lost),
         )
@@ -133,6 +144,16 @@ class JournalPivot:
         self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
     ) -> Concluded:
         """Commit what can be committed and refuse the rest; see the port."""
+        try:
+            return await self._conclude(candidates, refusals, carefully=False)
+        except BatchRefused as refusal:
+            if len(candidates) == 1 or refusal.refusals:
+                raise
+            return await self._conclude(candidates, refusals, carefully=True)
+
+    async def _conclude(
+        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal], *, carefully: bool
+    ) -> Concluded:
         units = {each.unit.seq: each.unit for each in candidates}
         units.update({each.unit.seq: each.unit for each in refusals})
         decided = _Decided()
@@ -153,7 +174,7 @@ class JournalPivot:
             for refusal in refusals:
                 if refusal.unit.seq in held:
                     self._refuse(decided, refusal.unit, refusal.problem, in_doubt=refusal.in_doubt)
-            await self._commit_units(connection, going, decided)
+            await self._commit_units(connection, going, decided, carefully=carefully)
             reach(FaultPoint.PIVOT_WRITTEN)
             await self._write(connection, decided)
             reach(FaultPoint.PIVOT_CONCLUDED)
@@ -166,18 +187,21 @@ class JournalPivot:
         connection: postgres_pool.Connection,
         candidates: Sequence[Candidate],
         decided: _Decided,
+        *,
+        carefully: bool,
     ) -> None:
         work = None
         if self._tables is not None:
             units = [each.unit for each in candidates]
             if units:
-                work = await self._tables.apply(connection, units)
+                work = await self._tables.apply(connection, units, carefully=carefully)
                 decided.busy = work.busy
+                decided.failing = work.failing
         too_large: dict[int, Problem] = {}
         size_bytes = 0
         for candidate in candidates:
             seq = candidate.unit.seq
-            if work is not None and seq in work.busy:
+            if work is not None and (seq in work.busy or seq in work.failing):
                 continue
             if work is not None and seq in work.refused:
                 self._refuse(

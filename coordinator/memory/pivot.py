@@ -48,7 +48,9 @@ class _Decided:
     lost: frozenset[int] = frozenset()
 
     def result(self) -> Concluded:
-        return Concluded(self.ended, self.compensating, self.parked, self.busy, self.lost)
+        return Concluded(
+            self.ended, self.compensating, self.parked, busy=self.busy, lost=self.lost
+        )
 
 
 class MemoryPivot:

@@ -225,16 +225,27 @@ async def test_a_cancel_or_a_deadline_that_came_first_stops_the_commit(
     assert [await shop.balance(n) for n in (1, 2)] == [(100, 1), (100, 1)]
 
 
-async def test_a_refused_batch_leaves_nothing(shop: Shop) -> None:
-    good = await shop.admit("good", update("account", 1, balance=5))
+async def test_a_unit_that_the_store_refuses_is_named_and_the_rest_commits(shop: Shop) -> None:
+    """Rule 9: it is untouched, so that it can be refused when nothing earlier is open."""
+    units = [await shop.admit(f"u{n}", update("account", n, balance=n)) for n in (1, 2)]
+    bad = await shop.admit("bad", update("account", 3, balance=5000))
+    concluded = await shop.conclude(*map(here, [units[0], bad, units[1]]))
+    assert concluded.ended == {each.seq: (Status.COMMITTED, None) for each in units}
+    assert list(concluded.failing) == [bad.seq]
+    assert concluded.failing[bad.seq].code is ErrorCode.CONSTRAINT_VIOLATED
+    assert await shop.statuses() == {"u1": "committed", "u2": "committed", "bad": "accepted"}
+    assert [await shop.balance(n) for n in (1, 2, 3)] == [(1, 2), (2, 2), (100, 1)]
+    assert len(await shop.outcomes()) == 2
+
+
+async def test_a_unit_that_is_refused_alone_leaves_nothing(shop: Shop) -> None:
     bad = await shop.admit("bad", update("account", 2, balance=5000))
     with pytest.raises(BatchRefused) as caught:
-        await shop.conclude(here(good), here(bad))
-    assert caught.value.problem.code is ErrorCode.CONSTRAINT_VIOLATED
-    assert await shop.statuses() == {"good": "accepted", "bad": "accepted"}
-    assert [await shop.balance(n) for n in (1, 2)] == [(100, 1), (100, 1)]
+        await shop.conclude(here(bad))
+    assert list(caught.value.refusals) == [bad.seq]
+    assert await shop.statuses() == {"bad": "accepted"}
+    assert await shop.balance(2) == (100, 1)
     assert await shop.worker.published() == []
-    assert (await shop.conclude(here(good))).ended == {good.seq: (Status.COMMITTED, None)}
 
 
 async def test_what_no_topic_could_take_is_told_by_unit_and_leaves_nothing(shop: Shop) -> None:

@@ -81,9 +81,9 @@ async def accounts(pool: Pool, extra: str = "") -> Mapping:
     return mapping(await mapped(pool, "account", ACCOUNT_FIELDS, table="accounts"))
 
 
-async def apply(pool: Pool, units: Sequence[Unit]) -> TableWork:
+async def apply(pool: Pool, units: Sequence[Unit], *, carefully: bool = False) -> TableWork:
     async with transaction(pool, STORE) as connection:
-        return await Tables(STORE).apply(connection, units)
+        return await Tables(STORE).apply(connection, units, carefully=carefully)
 
 
 async def refusal_of(pool: Pool, *units: Unit) -> BatchRefused:
@@ -333,6 +333,71 @@ async def test_a_refused_unit_is_named_only_when_it_is_alone(pool: Pool) -> None
     assert "accounts_balance_check" in problem.message
     assert "1000100" not in problem.message  # row values stay out of messages
     assert await pool.fetchval("SELECT sum(balance) FROM public.accounts") == 2000
+
+
+async def test_carefully_only_what_is_refused_by_itself_is_left_out(
+    pool: Pool, outsider: Any
+) -> None:
+    """Rule 9: in halves under savepoints, in the order of admission, and the rest is written."""
+    units_mapping = await accounts(
+        pool, "CREATE UNIQUE INDEX ON public.accounts (note) WHERE note LIKE 'only %'"
+    )
+    too_much = {"balance": Decimal("1000000")}
+    units = [unit(units_mapping, update("account", n, note=f"n{n}"), seq=n) for n in range(1, 15)]
+    units[2] = unit(units_mapping, update("account", 3, increment=too_much), seq=3)
+    units[4] = unit(units_mapping, update("account", 5, note="only one"), seq=5)
+    units[8] = unit(units_mapping, update("account", 9, note="only one"), seq=9)
+    units[9] = unit(units_mapping, update("account", 99, note="nobody"), seq=10)
+    units[10] = unit(
+        units_mapping, update("account", 11, note="x"), update("account", 11, note="y"), seq=11
+    )
+    units[11] = unit(
+        units_mapping, update("account", 12, note="z"), update("account", 20, increment=too_much),
+        seq=12,
+    )  # fmt: skip
+    await outsider.execute("BEGIN; SELECT 1 FROM public.accounts WHERE id = 14 FOR UPDATE")
+    work = await apply(pool, units, carefully=True)
+
+    assert sorted(work.failing) == [3, 9, 12]
+    assert work.failing[3].code is ErrorCode.CONSTRAINT_VIOLATED
+    assert (work.failing[3].entity, work.failing[3].key) == ("account", 3)
+    assert sorted(work.refused) == [10]
+    assert work.busy == {14}
+    assert sorted(work.done) == [1, 2, 4, 5, 6, 7, 8, 11, 13]
+    assert [each.version for each in work.done[11]] == [2, 3]
+    rows = await pool.fetch("SELECT id, note FROM public.accounts WHERE note IS NOT NULL")
+    expected = {n: f"n{n}" for n in (1, 2, 4, 6, 7, 8, 13)} | {5: "only one", 11: "y"}
+    assert dict(rows) == expected
+
+
+async def test_carefully_every_part_may_violate_deferred_constraints_on_its_way(
+    pool: Pool,
+) -> None:
+    await pool.execute(
+        "CREATE TABLE public.shelves (id int PRIMARY KEY, version int,"
+        " place int UNIQUE DEFERRABLE INITIALLY DEFERRED);"
+        "INSERT INTO public.shelves SELECT n, 1, n FROM generate_series(1, 8) AS n"
+    )
+    fields = {"id": FieldType.INTEGER, "place": FieldType.INTEGER}
+    units_mapping = mapping(await mapped(pool, "shelf", fields, table="shelves"))
+
+    def swap(seq: int, one: int, other: int) -> Unit:
+        return unit(
+            units_mapping, update("shelf", one, place=other), update("shelf", other, place=one),
+            seq=seq,
+        )  # fmt: skip
+
+    units = [
+        swap(1, 1, 2),
+        unit(units_mapping, update("shelf", 3, place=8), seq=2),
+        swap(3, 4, 5),
+        swap(4, 6, 7),
+    ]
+    work = await apply(pool, units, carefully=True)
+    assert sorted(work.failing) == [2]
+    assert sorted(work.done) == [1, 3, 4]
+    places = await pool.fetch("SELECT id, place FROM public.shelves")
+    assert dict(places) == {1: 2, 2: 1, 3: 3, 4: 5, 5: 4, 6: 7, 7: 6, 8: 8}
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def deciding_once() -> None:
                 refused[unit.seq] = decided
             else:
                 done[unit.seq] = done_of(unit, decided)
-        return Applied(done, refused, applied.blocked, applied.busy)
+        return Applied(done, refused, blocked=applied.blocked, busy=applied.busy)
 
     _replace(MemoryParticipant, "_apply", decides_again)
 

@@ -36,6 +36,7 @@ class Ports:
         self.asked: list[tuple[str, tuple[int, ...]]] = []
         self.settled = Concluded()
         self.load_refuses: set[int] = set()
+        self.decision = Concluded()
         self.store = "catalog"
 
     def _note(self, what: str, units: Sequence[Unit]) -> None:
@@ -60,7 +61,7 @@ class Ports:
     ) -> Concluded:
         self._note("commit", [each.unit for each in candidates])
         self._note("refuse", [each.unit for each in refusals])
-        return Concluded()
+        return self.decision
 
 
 class Reports:
@@ -69,6 +70,14 @@ class Reports:
     def __init__(self) -> None:
         self.concluded_seqs: list[int] = []
         self.interrupted_seqs: list[int] = []
+        self.refused_seqs: list[int] = []
+        self.after: dict[int, list[int]] = {}
+
+    def refuse(self, entry: Entry, _problem: Problem) -> None:
+        self.refused_seqs.append(entry.unit.seq)
+
+    def alone_after(self, entry: Entry, others: Sequence[int]) -> None:
+        self.after[entry.unit.seq] = list(others)
 
     def concluded(self, by_seq: Mapping[int, Entry], concluded: Concluded) -> None:
         self.concluded_seqs += concluded.ended
@@ -122,3 +131,15 @@ async def test_a_unit_that_cannot_even_be_read_does_not_stop_its_batch() -> None
     await execution(ports, reports).execute(0, entries)
     assert ("apply", (1, 3)) in ports.asked
     assert ("refuse", (2,)) in ports.asked
+
+
+async def test_what_the_pivot_could_not_write_is_refused_once_nothing_earlier_is_open() -> None:
+    """Rule 9: 2 stands behind nobody, 4 behind 3, which an outsider holds up."""
+    ports, reports = Ports(), Reports()
+    ports.decision = Concluded(
+        ended={1: (Status.COMMITTED, None)}, failing={2: PROBLEM, 4: PROBLEM}, busy=frozenset({3})
+    )
+    entries = [Entry(unit(seq, "ledger"), 9.0) for seq in (1, 2, 3, 4)]
+    await execution(ports, reports).execute(0, entries)
+    assert reports.refused_seqs == [2]
+    assert reports.after == {4: [3]}

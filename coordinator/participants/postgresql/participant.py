@@ -85,6 +85,14 @@ class PostgresParticipant:
         Durable on return: what ``done`` tells. Raises `BatchRefused` and `StoreBusy`, after
         which nothing of the batch is applied by this call.
         """
+        try:
+            return await self._apply(lane, units, carefully=False)
+        except BatchRefused as refusal:
+            if len(units) == 1 or refusal.refusals:
+                raise
+            return await self._apply(lane, units, carefully=True)
+
+    async def _apply(self, lane: int, units: Sequence[Unit], *, carefully: bool) -> Applied:
         reach(FaultPoint.APPLY_BEFORE, self._store)
         async with transaction(self._pool, self._store) as connection:
             await self._fences.hold(connection, lane)
@@ -99,13 +107,14 @@ class PostgresParticipant:
                 for unit in units:
                     if (found := stored.get(unit.id)) is not None:
                         self._take(unit, found, done, refused, blocked)
-            work = await self._tables.apply(connection, fresh)
+            work = await self._tables.apply(connection, fresh, carefully=carefully)
             await self._undo.insert(connection, self._records(fresh, work))
             reach(FaultPoint.APPLY_WRITTEN, self._store)
         reach(FaultPoint.APPLY_AFTER, self._store)
         return Applied(
             done={**done, **work.done},
             refused={**refused, **work.refused},
+            failing=work.failing,
             blocked=frozenset(blocked),
             busy=work.busy,
         )

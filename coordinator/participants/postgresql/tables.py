@@ -9,7 +9,9 @@ column defaults, generated columns and triggers.
 What can go wrong: a stranger holds a row: its unit is ``busy`` and the rest goes on (rule 9). A
 unit is decided against: it is ``refused`` and the rest goes on. The store refuses a statement:
 `BatchRefused`, and the caller rolls back; a unit is named only when it was alone in the batch,
-since a neighbour's write may have been the cause. Refuses to BEGIN, COMMIT or know of undo.
+since a neighbour's write may have been the cause. A caller who tries such a batch again does it
+*carefully*: in parts, each under a savepoint, until what is refused is single units; they are
+``failing`` and the rest goes on. Refuses to BEGIN, COMMIT or know of undo.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ from coordinator.participants.postgresql.key_taken import is_key_taken
 from coordinator.participants.postgresql.mapped_table import MappedTable, Texts, mapped_table
 from coordinator.participants.postgresql.row_locks import lock_rows
 from coordinator.participants.postgresql.statements import RowLock
+from coordinator.participants.postgresql.step_values import columnwise, done_of
 from coordinator.participants.postgresql.waves import Shape, Step, shape_of, spread
-from coordinator.postgres_pool import DRIVER_ERRORS, Connection, translate
+from coordinator.postgres_pool import DRIVER_ERRORS, Connection, translate, translated
 
 _STRENGTHS = {
     OperationKind.CHECK: 0,
@@ -52,13 +55,15 @@ _LOCKS = (RowLock.SHARE, RowLock.NO_KEY_UPDATE, RowLock.UPDATE)
 class TableWork:
     """What became of a batch's branches here, by ``seq``; nothing is durable before COMMIT.
 
-    ``done``: written (or checked). ``refused``: decided against under the lock. ``busy``: a
-    stranger holds a row of it. Of the latter two nothing was written. ``steps`` holds, for the
+    ``done``: written (or checked). ``refused``: decided against under the lock. ``failing``: the
+    store refused it by itself, after all earlier ones of the batch that are not busy. ``busy``: a
+    stranger holds a row of it. Of the latter three nothing was written. ``steps`` holds, for the
     done ones, every operation with the texts of its row before and after: what undo is made of.
     """
 
     done: dict[int, tuple[Done, ...]] = field(default_factory=dict)
     refused: dict[int, Problem] = field(default_factory=dict)
+    failing: dict[int, Problem] = field(default_factory=dict)
     busy: frozenset[int] = frozenset()
     steps: dict[int, Sequence[Step]] = field(default_factory=dict)
 
@@ -91,13 +96,15 @@ class Tables:
                     images[at] = {**known, **image} if known and image else image
         return images
 
-    async def apply(self, connection: Connection, units: Sequence[Unit]) -> TableWork:
+    async def apply(
+        self, connection: Connection, units: Sequence[Unit], *, carefully: bool = False
+    ) -> TableWork:
         """Lock, decide and write the branches of ``units`` here, in admission order.
 
         To be called in a transaction of the caller's, who rolls back if it raises: `BatchRefused`,
         `StoreBusy` or `StoreUnavailable`. Deferred constraints have been checked when it returns.
         """
-        batch = _Batch(self._store, connection, units)
+        batch = _Batch(self._store, connection, units, carefully=carefully)
         if not units:
             return batch.work
         try:
@@ -119,6 +126,12 @@ def _by_mapping(units: Sequence[Unit]) -> Iterable[tuple[EntityMapping, Sequence
         groups.setdefault(unit.mapping.fingerprint, []).append(unit)
     return [(group[0].mapping, group) for group in groups.values()]
 
+
+_PROVEN = (
+    "SAVEPOINT proof; SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK TO SAVEPOINT proof;"
+    " RELEASE SAVEPOINT part"
+)
+"""Check deferred constraints, and let those of the next part be deferred again."""
 
 _Keys = dict[str, tuple[str, int]]
 """Key text → (the key as the column's text, strength of the lock)."""
@@ -147,9 +160,12 @@ def _demanded(store: str, units: Sequence[Unit]) -> dict[str, _Keys]:
 class _Batch:
     """One call of `Tables.apply`: the rows that it has locked, and what it has written."""
 
-    def __init__(self, store: str, connection: Connection, units: Sequence[Unit]) -> None:
+    def __init__(
+        self, store: str, connection: Connection, units: Sequence[Unit], *, carefully: bool
+    ) -> None:
         self._store = store
         self._connection = connection
+        self._carefully = carefully
         self._alone = units[0] if len(units) == 1 else None
         self.work = TableWork()
         self._texts: dict[ImageKey, Texts | None] = {}
@@ -160,13 +176,60 @@ class _Batch:
         self._texts, self._images = {}, {}
         for name, keys in _demanded(self._store, units).items():
             await self._lock(mapped_table(mapping, name), keys)
+        if self._busy_keys:
+            busy = self._busy_units(units)
+            self.work.busy |= busy
+            units = [unit for unit in units if unit.seq not in busy]
+        if self._carefully:
+            await self._write_in_parts(units)
+        else:
+            await self._write_units(units)
+
+    async def _write_units(self, units: Sequence[Unit]) -> None:
         levels: list[list[Step]] = []
         going = self._decide(units, levels)
         for level in levels:
             await self._write_level(level)
         for unit, steps in going:
-            self.work.done[unit.seq] = _done(steps)
+            self.work.done[unit.seq] = done_of(steps)
             self.work.steps[unit.seq] = steps
+
+    async def _write_in_parts(self, units: Sequence[Unit]) -> None:
+        """Write as much as the store takes; in halves, in order, so that a unit stands alone.
+
+        All units of a batch have different keys, so a part that is taken back leaves the rows of
+        the others as they are. The row locks are older than the savepoints, and stay.
+        """
+        execute = self._connection.execute
+        parts = [units]
+        while parts:
+            part = parts.pop(0)
+            if not part:
+                continue
+            self._alone = part[0] if len(part) == 1 else None
+            texts, images = dict(self._texts), dict(self._images)
+            await execute("SAVEPOINT part")
+            try:
+                await self._write_units(part)
+                await execute(_PROVEN)
+            except (BatchRefused, *DRIVER_ERRORS) as error:
+                refusal = self.named(translated(self._store, error))
+                if not isinstance(refusal, BatchRefused):
+                    raise
+                await execute("ROLLBACK TO SAVEPOINT part")
+                self._texts, self._images = texts, images
+                self._forget(part)
+                if self._alone is not None:
+                    self.work.failing[part[0].seq] = refusal.problem
+                else:
+                    middle = len(part) // 2
+                    parts[:0] = [part[:middle], part[middle:]]
+
+    def _forget(self, units: Sequence[Unit]) -> None:
+        for unit in units:
+            self.work.done.pop(unit.seq, None)
+            self.work.refused.pop(unit.seq, None)
+            self.work.steps.pop(unit.seq, None)
 
     # --- lock -----------------------------------------------------------------------------------
 
@@ -197,11 +260,7 @@ class _Batch:
         self, units: Sequence[Unit], levels: list[list[Step]]
     ) -> list[tuple[Unit, list[Step]]]:
         going = []
-        busy = self._busy_units(units) if self._busy_keys else frozenset()
-        self.work.busy |= busy
         for unit in units:
-            if unit.seq in busy:
-                continue
             decided = decide_branch(unit, self._store, self._images)
             if isinstance(decided, Problem):
                 self.work.refused[unit.seq] = decided
@@ -273,7 +332,7 @@ class _Batch:
             for step in steps:
                 self._came_back(step, None)
             return
-        parameters = _columnwise(table, columns, steps)
+        parameters = columnwise(table, columns, steps)
         if effect is Effect.CREATED:
             rows = await self._connection.fetch(statements.insert(columns), keys, *parameters)
             self._check_count(rows, steps)
@@ -332,39 +391,3 @@ class _Batch:
                 key=key_as_json(operation),
             )
         return BatchRefused(self._store, problem, {self._alone.seq: problem})
-
-
-def _columnwise(
-    table: MappedTable, columns: tuple[str, ...], steps: Sequence[Step]
-) -> list[list[str | None]]:
-    parameters: list[list[str | None]] = []
-    for name in columns:
-        write = table.write[name]
-        parameters.append(
-            [
-                None if (value := step.write.assigned.get(name)) is None else write(value)
-                for step in steps
-            ]
-        )
-    return parameters
-
-
-# --- what was done ------------------------------------------------------------------------------
-
-
-def _done(steps: Sequence[Step]) -> tuple[Done, ...]:
-    if len(steps) == 1:
-        step = steps[0]
-        return (_one_done(step, step.write.before, {}),)
-    shown: dict[ImageKey, bytes | None] = {}
-    return tuple([_one_done(step, step.write.before, shown) for step in steps])
-
-
-def _one_done(step: Step, before: Image | None, shown: dict[ImageKey, bytes | None]) -> Done:
-    table, write = step.table, step.write
-    if write.effect is Effect.NOTHING:
-        return Done(write.position, write.effect, None, None, table.version(step.image))
-    at = step.at
-    before_json = shown[at] if at in shown else table.show(before)
-    after_json = shown[at] = table.show(step.image)
-    return Done(write.position, write.effect, before_json, after_json, table.version(step.image))
