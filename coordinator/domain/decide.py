@@ -9,10 +9,9 @@ where the answer counts. Images hold every declared field and the version, as do
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from coordinator.domain.entity import Entity, Field, FieldType
 from coordinator.domain.entity import Mapping as EntityMapping
@@ -42,8 +41,7 @@ class Effect(StrEnum):
     NOTHING = "-"
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """What one operation does to its key.
 
     ``assigned`` holds the fields to set (the version included; for a creation all that the row

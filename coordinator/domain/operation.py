@@ -1,5 +1,7 @@
 """Operations, plans and units as frozen values: what was asked, in the order it will be done.
 
+Most are tuples, because one of each is made for every operation of every unit.
+
 Domain values by field type: string ``str`` · integer ``int`` · decimal ``Decimal`` · float
 ``float`` · boolean ``bool`` · timestamp aware UTC ``datetime`` · date ``date`` · uuid ``UUID`` ·
 binary ``bytes`` · json `coordinator.domain.values.JsonText` · objectid 24 lower-case hex ``str``.
@@ -11,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from coordinator.domain import entity as entities
@@ -43,8 +45,7 @@ class Comparison(StrEnum):
     IN = "in"
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(NamedTuple):
     """``field comparison operand``; the operand of ``in`` is a tuple. ``None`` is null (F22)."""
 
     field: str
@@ -83,8 +84,7 @@ class Operation:
         return self.kind is not OperationKind.CHECK
 
 
-@dataclass(frozen=True, slots=True)
-class LockRequest:
+class LockRequest(NamedTuple):
     """A claim on one entity key, exclusive for writes, shared for checks and references (F15)."""
 
     entity: str
@@ -92,8 +92,7 @@ class LockRequest:
     exclusive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The operations in the order of their execution, which is the events' ``total_order`` (F13).
 
     ``branches`` maps a store to the positions (indexes into ``operations``) that act there.
@@ -104,8 +103,7 @@ class Plan:
     locks: tuple[LockRequest, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where in Kafka a record came from."""
 
     topic: str
@@ -113,8 +111,7 @@ class Origin:
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """An admitted unit: its intent is durable. ``seq`` is its place in the order of admission.
 
     Times are the journal's clock. ``metadata`` is JSON text, ``digest`` hex SHA-256 (F3).

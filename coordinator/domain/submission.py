@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from coordinator.domain.cloudevents import (
     NO_HEADERS,
@@ -36,8 +36,7 @@ OPERATIONS_MAX: Final = 100
 TIMEOUT_MS_MAX: Final = 86_400_000
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """A valid unit, ready to be journaled.
 
     ``digest`` is hex SHA-256 (F3), ``metadata`` JSON text as sent (compact), ``reply_to`` an

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from coordinator.domain.decide import Image, ImageKey
 from coordinator.domain.entity import Mapping as EntityMapping
@@ -102,8 +102,7 @@ class Participant(Protocol):
         """Let connections go, in bounded time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A unit that goes to the pivot: applied everywhere else, as ``done`` says."""
 
     unit: Unit
@@ -265,8 +264,7 @@ class Move:
     answers: tuple[Message, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A valid submission and where it came from."""
 
     submission: Submission

@@ -48,9 +48,7 @@ class _Decided:
     lost: frozenset[int] = frozenset()
 
     def result(self) -> Concluded:
-        return Concluded(
-            self.ended, self.compensating, self.parked, busy=self.busy, lost=self.lost
-        )
+        return Concluded(self.ended, self.compensating, self.parked, busy=self.busy, lost=self.lost)
 
 
 class MemoryPivot:

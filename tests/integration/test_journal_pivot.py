@@ -211,7 +211,7 @@ async def test_a_cancel_or_a_deadline_that_came_first_stops_the_commit(
         "UPDATE coordinator.units SET deadline_at = clock_timestamp() WHERE id = 'late'"
     )
     concluded = await shop.conclude(
-        *(replace(applied(unit), in_doubt=in_doubt) for unit in (gone, late))
+        *(applied(unit)._replace(in_doubt=in_doubt) for unit in (gone, late))
     )
     found = (
         dict(concluded.compensating)

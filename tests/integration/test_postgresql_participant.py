@@ -194,7 +194,7 @@ async def test_a_record_of_another_content_is_left_alone(store: Store) -> None:
     """Rule 10: a unit that the journal lost is neither taken for another nor undone silently."""
     lost = store.unit(update("account", 1, note="lost"))
     await store.apply(lost)
-    again = replace(store.unit(update("account", 1, note="other")), id=lost.id)
+    again = store.unit(update("account", 1, note="other"))._replace(id=lost.id)
     assert (await store.apply(again)).refused[again.seq].code is ErrorCode.ID_REUSED
     assert await store.compensate(again) == {again.seq: Undone(wrote=False)}
     assert await store.states() == {lost.id: "applied"}
@@ -318,7 +318,7 @@ async def test_undo_goes_by_the_names_in_the_record(store: Store) -> None:
     one = store.unit(update("account", 1, note="x"))
     await store.apply(one)
     renamed = mapping(replace(store.mapping.entities["account"], table="nonsense", columns=()))
-    assert await store.compensate(replace(one, mapping=renamed)) == {one.seq: Undone(wrote=True)}
+    assert await store.compensate(one._replace(mapping=renamed)) == {one.seq: Undone(wrote=True)}
     row = await store.row(1)
     assert row is not None
     assert (row["note"], row["version"]) == (None, 7)

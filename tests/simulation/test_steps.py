@@ -127,7 +127,7 @@ def unit_of(value: bytes, seq: int) -> Unit:
 def variant(unit: Unit, name: str) -> Unit:
     """The same unit under another id."""
     digest = hashlib.sha256(f"{unit.digest}{name}".encode()).hexdigest()
-    return replace(unit, id=f"{unit.id}-{name}", digest=digest)
+    return unit._replace(id=f"{unit.id}-{name}", digest=digest)
 
 
 def attempts(unit: Unit) -> Iterator[tuple[Unit, list[str]]]:

@@ -213,7 +213,7 @@ def test_operations_are_listed_as_submitted_not_as_executed() -> None:
         replace(each, index=index)
         for each, index in zip(planned.plan.operations, submitted, strict=True)
     )
-    planned = replace(planned, plan=replace(planned.plan, operations=operations))
+    planned = planned._replace(plan=planned.plan._replace(operations=operations))
     done = [
         Done(4, Effect.CREATED, None, b"{}", 1),
         Done(0, Effect.CREATED, None, b"{}", None),
@@ -273,7 +273,7 @@ def test_a_change_event_has_debeziums_envelope() -> None:
 
 def test_a_collection_is_named_as_one_and_metadata_stands_beside_the_transaction() -> None:
     planned = unit(SHOP, insert("order", "o-7"), id="u-1")
-    planned = replace(planned, metadata=b'{"by":"me"}', traceparent=TRACE)
+    planned = planned._replace(metadata=b'{"by":"me"}', traceparent=TRACE)
     [message] = changes(planned, Done(0, Effect.CREATED, None, b'{"_id":"o-7"}', None))
     value = told(message)
     assert message.key == b'"o-7"'

@@ -342,7 +342,7 @@ def test_refusals_of_several_operations_are_told_together_in_the_written_order()
     # The plan's order is not the written one: a reference may have moved an operation.
     first, *rest = planned.plan.operations
     moved = [replace(first, index=3), *(replace(each, index=at) for at, each in enumerate(rest))]
-    planned = replace(planned, plan=replace(planned.plan, operations=tuple(moved)))
+    planned = planned._replace(plan=planned.plan._replace(operations=tuple(moved)))
     images = {("account", "1"): STORED, ("account", "2"): None, ("account", "3"): None}
     problem = decide_branch(planned, "ledger", images)
     assert isinstance(problem, Problem)

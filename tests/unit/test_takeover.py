@@ -41,7 +41,7 @@ def open_unit(
 ) -> OpenUnit:
     made = unit(SHOP, *(insert(name, seq) for name in entities), seq=seq)
     locks = tuple(LockRequest(name, str(seq), exclusive=True) for name in entities)
-    made = replace(made, plan=replace(made.plan, locks=locks))
+    made = made._replace(plan=made.plan._replace(locks=locks))
     return OpenUnit(made, status, cause, cancel_reason)
 
 
@@ -179,7 +179,7 @@ async def test_a_deadline_is_carried_over_to_our_own_clock() -> None:
     await world.takeover.run_once()
     assert world.entry(1).deadline == pytest.approx(world.clock.monotonic() + 20)
     late = OpenUnit(
-        replace(one.unit, seq=2, deadline_at=world.clock.now() - timedelta(seconds=1)),
+        one.unit._replace(seq=2, deadline_at=world.clock.now() - timedelta(seconds=1)),
         Status.ACCEPTED,
         None,
         None,
