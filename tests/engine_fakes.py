@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from coordinator.domain.decide import Image, ImageKey
 from coordinator.domain.errors import Problem, StoreError
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Unit
+from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.engine.ports import Applied, OpenUnit, Undone
 from tests.units import RECEIVED_AT
 
@@ -187,10 +187,12 @@ class MemoryParticipant:
             raise self.away
         self._log.append(("fence at", self.store, worker))
 
-    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+    async def load(self, units: Sequence[Unit]) -> Loaded:
         raise AssertionError("nothing is loaded here")
 
-    async def apply(self, lane: int, units: Sequence[Unit]) -> Applied:
+    async def apply(
+        self, lane: int, units: Sequence[Unit], preview: Preview = NOTHING_SEEN
+    ) -> Applied:
         raise AssertionError("nothing is applied here")
 
     async def compensate(self, lane: int, units: Sequence[Unit]) -> Mapping[int, Undone]:

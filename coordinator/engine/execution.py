@@ -24,10 +24,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from coordinator.domain.decide import Image, ImageKey, decide_branch
+from coordinator.domain.decide import Image, ImageKey, Write, decide_branch
 from coordinator.domain.errors import ErrorCode, Problem, StoreError, together
 from coordinator.domain.operation import Unit
+from coordinator.domain.preview import NOTHING_SEEN, Preview
 from coordinator.domain.publishing import Done
 from coordinator.engine.halving import try_in_parts
 from coordinator.engine.ports import Applied, Candidate, Concluded, Participant, Pivot, Refusal
@@ -63,8 +65,11 @@ class Execution:
     async def execute(self, lane: int, entries: Sequence[Entry]) -> None:
         """Run a batch as far as it goes; each entry is reported back to the schedule."""
         entries = await self._settled(entries)
+        previews: dict[str, Preview] = {}
         try:
-            refused, again = await self._decide([each for each in entries if not each.in_doubt])
+            refused, again = await self._decide(
+                [each for each in entries if not each.in_doubt], previews
+            )
         except StoreError as error:
             self._reporting.interrupted(entries, error)
             return
@@ -73,8 +78,8 @@ class Execution:
                 self._reporting.set_aside(each)
         entries = [each for each in entries if each.unit.seq not in again]
         going = [each for each in entries if each.unit.seq not in refused]
-        elsewhere = await self._apply_elsewhere(lane, going)
-        await self._conclude(entries, refused, elsewhere)
+        elsewhere = await self._apply_elsewhere(lane, going, previews)
+        await self._conclude(entries, refused, elsewhere, previews)
 
     async def _settled(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Drop what has ended without our knowing: a decision whose answer was lost (I11).
@@ -103,25 +108,35 @@ class Execution:
             seq: Refusal(each.unit, _reason(each), in_doubt=each.in_doubt)
             for seq, each in by_seq.items()
         }
-        await self._pivot_in_parts(by_seq, {}, refusals, ())
+        await self._pivot_in_parts(by_seq, {}, refusals, (), NOTHING_SEEN)
 
     # --- load and decide ----------------------------------------------------------------------
 
-    async def _decide(self, fresh: Sequence[Entry]) -> tuple[dict[int, Problem], set[int]]:
+    async def _decide(
+        self, fresh: Sequence[Entry], previews: dict[str, Preview]
+    ) -> tuple[dict[int, Problem], set[int]]:
         """Refuse what the unlocked images already refuse, before anything is written.
 
-        Gives the refused, and those that an outsider is in the way of.
+        Gives the refused, and those that an outsider is in the way of; and a preview per store.
         """
         by_store = _by_store([each.unit for each in fresh])
         refused: dict[int, Problem] = {}
         again: set[int] = set()
         await asyncio.gather(
-            *(self._decide_at(name, units, refused, again) for name, units in by_store.items())
+            *(
+                self._decide_at(name, units, refused, again, previews)
+                for name, units in by_store.items()
+            )
         )
         return refused, again
 
     async def _decide_at(
-        self, store: str, units: Sequence[Unit], refused: dict[int, Problem], again: set[int]
+        self,
+        store: str,
+        units: Sequence[Unit],
+        refused: dict[int, Problem],
+        again: set[int],
+        previews: dict[str, Preview],
     ) -> None:
         load = self._pivot.load if store == self._pivot_store else self._participant(store).load
         tried = await try_in_parts(units, load)
@@ -132,18 +147,26 @@ class Execution:
         for seq, problem in tried.failing.items():
             refused[seq] = _joined(refused.get(seq), problem)
         images: dict[ImageKey, Image | None] = {}
+        rows: dict[ImageKey, Any] = {}
         for part in tried.results:
-            images.update(part)
+            images.update(part.images)
+            rows.update(part.rows)
+        writes: dict[int, tuple[Write, ...]] = {}
         for unit in units:
             if unit.seq in tried.failing or unit.seq in tried.busy:
                 continue
             decided = decide_branch(unit, store, images)
             if isinstance(decided, Problem):
                 refused[unit.seq] = _joined(refused.get(unit.seq), decided)
+            else:
+                writes[unit.seq] = decided
+        previews[store] = Preview(images, rows, writes)
 
     # --- apply --------------------------------------------------------------------------------
 
-    async def _apply_elsewhere(self, lane: int, going: Sequence[Entry]) -> _Elsewhere:
+    async def _apply_elsewhere(
+        self, lane: int, going: Sequence[Entry], previews: Mapping[str, Preview]
+    ) -> _Elsewhere:
         by_store = _by_store([each.unit for each in going])
         by_store.pop(self._pivot_store or "", None)
         for entry in going:
@@ -152,16 +175,27 @@ class Execution:
         result = _Elsewhere()
         await asyncio.gather(
             *(
-                self._apply_at(lane, self._participant(store), units, result)
+                self._apply_at(
+                    lane,
+                    self._participant(store),
+                    units,
+                    previews.get(store, NOTHING_SEEN),
+                    result,
+                )
                 for store, units in by_store.items()
             )
         )
         return result
 
     async def _apply_at(
-        self, lane: int, participant: Participant, units: Sequence[Unit], result: _Elsewhere
+        self,
+        lane: int,
+        participant: Participant,
+        units: Sequence[Unit],
+        preview: Preview,
+        result: _Elsewhere,
     ) -> None:
-        tried = await try_in_parts(units, lambda part: participant.apply(lane, part))
+        tried = await try_in_parts(units, lambda part: participant.apply(lane, part, preview))
         for applied in tried.results:
             self._merge(applied, result)
         result.failing.update(tried.failing)
@@ -181,7 +215,11 @@ class Execution:
     # --- pivot --------------------------------------------------------------------------------
 
     async def _conclude(
-        self, entries: Sequence[Entry], refused: Mapping[int, Problem], elsewhere: _Elsewhere
+        self,
+        entries: Sequence[Entry],
+        refused: Mapping[int, Problem],
+        elsewhere: _Elsewhere,
+        previews: Mapping[str, Preview],
     ) -> None:
         by_seq = {each.unit.seq: each for each in entries}
         candidates: dict[int, Candidate] = {}
@@ -205,7 +243,8 @@ class Execution:
             else:
                 done = tuple(elsewhere.done.get(seq, ()))
                 candidates[seq] = Candidate(entry.unit, done, in_doubt=entry.in_doubt)
-        await self._pivot_in_parts(by_seq, candidates, refusals, unended)
+        preview = previews.get(self._pivot_store or "", NOTHING_SEEN)
+        await self._pivot_in_parts(by_seq, candidates, refusals, unended, preview)
 
     async def _pivot_in_parts(
         self,
@@ -213,6 +252,7 @@ class Execution:
         candidates: Mapping[int, Candidate],
         refusals: Mapping[int, Refusal],
         unended: Sequence[int],
+        preview: Preview,
     ) -> None:
         units = [by_seq[seq].unit for seq in by_seq if seq in candidates or seq in refusals]
 
@@ -220,6 +260,7 @@ class Execution:
             return await self._pivot.conclude(
                 [candidates[unit.seq] for unit in part if unit.seq in candidates],
                 [refusals[unit.seq] for unit in part if unit.seq in refusals],
+                preview,
             )
 
         tried = await try_in_parts(units, attempt)

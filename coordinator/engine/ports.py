@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from coordinator.domain.decide import Image, ImageKey
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import Problem
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin, Unit
+from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done, Message
 from coordinator.domain.submission import Submission
 
@@ -67,10 +67,12 @@ class Participant(Protocol):
     def store(self) -> str:
         """The store's name in the configuration."""
 
-    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+    async def load(self, units: Sequence[Unit]) -> Loaded:
         """Read the images of all keys of these units' branches here, without locks. Read only."""
 
-    async def apply(self, lane: int, units: Sequence[Unit]) -> Applied:
+    async def apply(
+        self, lane: int, units: Sequence[Unit], preview: Preview = NOTHING_SEEN
+    ) -> Applied:
         """Apply the branches in one transaction, with an undo record per unit.
 
         Returns: what is durable, by ``seq``. Raises `BatchRefused` when the store refused a
@@ -153,11 +155,14 @@ class Ending:
 class Pivot(Protocol):
     """The journal's side of execution."""
 
-    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+    async def load(self, units: Sequence[Unit]) -> Loaded:
         """Read the images of the journal store's branches, without locks. Read only."""
 
     async def conclude(
-        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
+        self,
+        candidates: Sequence[Candidate],
+        refusals: Sequence[Refusal],
+        preview: Preview = NOTHING_SEEN,
     ) -> Concluded:
         """Commit what can be committed and refuse the rest, in one journal transaction.
 

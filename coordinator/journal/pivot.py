@@ -18,10 +18,10 @@ import orjson
 
 from coordinator import postgres_pool
 from coordinator.domain import announce
-from coordinator.domain.decide import Image, ImageKey
 from coordinator.domain.errors import BatchRefused, InvariantViolated, Problem, StoreBusy
 from coordinator.domain.lifecycle import FINAL_STATUSES, Status, Transition, next_status
 from coordinator.domain.operation import Unit
+from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done, Message
 from coordinator.domain.refusals import cancelled, too_late
 from coordinator.engine.ports import JOURNAL, Candidate, Concluded, Ending, Refusal
@@ -61,13 +61,16 @@ class DataTables(Protocol):
     own and gets this by injection.
     """
 
-    async def load(
-        self, connection: postgres_pool.Connection, units: Sequence[Unit]
-    ) -> Mapping[ImageKey, Image | None]:
+    async def load(self, connection: postgres_pool.Connection, units: Sequence[Unit]) -> Loaded:
         """Read images without locks."""
 
     async def apply(
-        self, connection: postgres_pool.Connection, units: Sequence[Unit], *, carefully: bool
+        self,
+        connection: postgres_pool.Connection,
+        units: Sequence[Unit],
+        preview: Preview,
+        *,
+        carefully: bool,
     ) -> DataWork:
         """Lock, read, decide and write; the caller owns the transaction.
 
@@ -131,28 +134,36 @@ class JournalPivot:
         self._tables = tables
         self._fresh_rows = fresh_rows
 
-    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+    async def load(self, units: Sequence[Unit]) -> Loaded:
         """Read the images of the journal store's branches, without locks."""
         if self._tables is None:
-            return {}
+            return Loaded({}, {})
         async with postgres_pool.connected(self._pool, JOURNAL) as connection:
             return await self._tables.load(connection, units)
 
     # --- forward ------------------------------------------------------------------------------
 
     async def conclude(
-        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
+        self,
+        candidates: Sequence[Candidate],
+        refusals: Sequence[Refusal],
+        preview: Preview = NOTHING_SEEN,
     ) -> Concluded:
         """Commit what can be committed and refuse the rest; see the port."""
         try:
-            return await self._conclude(candidates, refusals, carefully=False)
+            return await self._conclude(candidates, refusals, preview, carefully=False)
         except BatchRefused as refusal:
             if len(candidates) == 1 or refusal.refusals:
                 raise
-            return await self._conclude(candidates, refusals, carefully=True)
+            return await self._conclude(candidates, refusals, preview, carefully=True)
 
     async def _conclude(
-        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal], *, carefully: bool
+        self,
+        candidates: Sequence[Candidate],
+        refusals: Sequence[Refusal],
+        preview: Preview,
+        *,
+        carefully: bool,
     ) -> Concluded:
         units = {each.unit.seq: each.unit for each in candidates}
         units.update({each.unit.seq: each.unit for each in refusals})
@@ -174,7 +185,7 @@ class JournalPivot:
             for refusal in refusals:
                 if refusal.unit.seq in held:
                     self._refuse(decided, refusal.unit, refusal.problem, in_doubt=refusal.in_doubt)
-            await self._commit_units(connection, going, decided, carefully=carefully)
+            await self._commit_units(connection, going, preview, decided, carefully=carefully)
             reach(FaultPoint.PIVOT_WRITTEN)
             await self._write(connection, decided)
             reach(FaultPoint.PIVOT_CONCLUDED)
@@ -186,6 +197,7 @@ class JournalPivot:
         self,
         connection: postgres_pool.Connection,
         candidates: Sequence[Candidate],
+        preview: Preview,
         decided: _Decided,
         *,
         carefully: bool,
@@ -194,7 +206,7 @@ class JournalPivot:
         if self._tables is not None:
             units = [each.unit for each in candidates]
             if units:
-                work = await self._tables.apply(connection, units, carefully=carefully)
+                work = await self._tables.apply(connection, units, preview, carefully=carefully)
                 decided.busy = work.busy
                 decided.failing = work.failing
         too_large: dict[int, Problem] = {}

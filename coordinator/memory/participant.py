@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from coordinator.domain.decide import Effect, Image, ImageKey
+from coordinator.domain.decide import Effect
 from coordinator.domain.errors import ErrorCode, Fenced, Problem
 from coordinator.domain.operation import Unit
+from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done
 from coordinator.engine.ports import Applied, Undone
 from coordinator.memory.branches import BranchWork, load, refused
@@ -41,14 +42,20 @@ class MemoryParticipant:
         """The store's name in the configuration."""
         return self._store
 
-    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+    async def load(self, units: Sequence[Unit]) -> Loaded:
         """Read the images of all keys of these units' branches here, without locks."""
-        return await self._link.read(self._store, "load", partial(load, self._tables, units))
+        read = partial(load, self._tables, units)
+        return Loaded(await self._link.read(self._store, "load", read), {})
 
     # --- apply ----------------------------------------------------------------------------------
 
-    async def apply(self, lane: int, units: Sequence[Unit]) -> Applied:
-        """Apply the branches in one step, with an undo record per unit; see the port."""
+    async def apply(
+        self, lane: int, units: Sequence[Unit], preview: Preview = NOTHING_SEEN
+    ) -> Applied:
+        """Apply the branches in one step, with an undo record per unit; see the port.
+
+        A preview only spares work, and here is none to be spared.
+        """
         return await self._transaction("apply", partial(self._apply, units), units)
 
     def _apply(self, units: Sequence[Unit]) -> Applied:

@@ -12,10 +12,10 @@ from datetime import datetime
 from functools import partial
 
 from coordinator.domain import announce
-from coordinator.domain.decide import Image, ImageKey
 from coordinator.domain.errors import BatchRefused, InvariantViolated, Problem
 from coordinator.domain.lifecycle import FINAL_STATUSES, Status, Transition, next_status
 from coordinator.domain.operation import Unit
+from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done, Message
 from coordinator.domain.refusals import cancelled, too_late
 from coordinator.engine.ports import JOURNAL, Candidate, Concluded, Ending, Refusal
@@ -61,16 +61,20 @@ class MemoryPivot:
         self._link = link
         self._tables = None if world.pivot_store is None else world.stores[world.pivot_store]
 
-    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+    async def load(self, units: Sequence[Unit]) -> Loaded:
         """Read the images of the journal store's branches, without locks."""
         if self._tables is None:
-            return {}
-        return await self._link.read(JOURNAL, "load", partial(load, self._tables, units))
+            return Loaded({}, {})
+        read = partial(load, self._tables, units)
+        return Loaded(await self._link.read(JOURNAL, "load", read), {})
 
     # --- forward ------------------------------------------------------------------------------
 
     async def conclude(
-        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
+        self,
+        candidates: Sequence[Candidate],
+        refusals: Sequence[Refusal],
+        preview: Preview = NOTHING_SEEN,
     ) -> Concluded:
         """Commit what can be committed and refuse the rest; see the port."""
         step = partial(self._conclude, candidates, refusals)

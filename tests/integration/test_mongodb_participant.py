@@ -37,6 +37,7 @@ from coordinator.domain.errors import (
 )
 from coordinator.domain.json_value import JsonText
 from coordinator.domain.operation import Operation, Unit
+from coordinator.domain.preview import Preview
 from coordinator.engine.ports import Applied, Participant, Undone
 from coordinator.participants.mongodb.bookkeeping import FENCES, UNDO, MongodbServerView
 from coordinator.participants.mongodb.driver import Driver, open_driver
@@ -211,7 +212,7 @@ async def test_a_server_that_is_away_is_unavailable(place: Place) -> None:
 
 async def test_load_gives_every_key_an_image_or_none(place: Place) -> None:
     place.put({**STORED, "amount": "12"})
-    images = await place.participant.load([one(check("thing", "k"), check("other", "o"))])
+    images = (await place.participant.load([one(check("thing", "k"), check("other", "o"))])).images
     assert images[("other", '"o"')] is None
     image = images[("thing", '"k"')]
     assert image is not None
@@ -222,10 +223,41 @@ async def test_load_gives_every_key_an_image_or_none(place: Place) -> None:
 
 async def test_load_sees_what_was_just_applied(place: Place) -> None:
     await done(place, one(insert("thing", "k", n=1)))
-    images = await place.participant.load([one(check("thing", "k"))])
+    images = (await place.participant.load([one(check("thing", "k"))])).images
     image = images[("thing", '"k"')]
     assert image is not None
     assert image["n"] == 1
+
+
+async def test_what_was_decided_on_a_preview_holds_only_for_documents_as_they_were(
+    place: Place,
+) -> None:
+    """Each is decided on the document in the transaction; images show it to the last digit."""
+    for name in ("same", "written", "gone"):
+        place.put({**STORED, "_id": name})
+    units = [
+        *(one(update("thing", name, increment={"n": -4})) for name in ("same", "written", "gone")),
+        one(insert("thing", "new", n=1)),
+        one(insert("thing", "taken", n=1)),
+    ]
+    loaded = await place.participant.load(units)
+    decided = {each.seq: decide_branch(each, STORE, loaded.images) for each in units}
+    writes = {seq: each for seq, each in decided.items() if not isinstance(each, Problem)}
+    assert len(writes) == len(units)
+    place.things.update_one({"_id": "written"}, {"$set": {"amount": Decimal128("10.000")}})
+    place.things.delete_one({"_id": "gone"})
+    place.put({**STORED, "_id": "taken"})
+    preview = Preview(loaded.images, loaded.rows, writes)
+    applied = await place.participant.apply(0, units, preview)
+    assert {seq: each.code for seq, each in applied.refused.items()} == {
+        units[2].seq: ErrorCode.NOT_FOUND,
+        units[4].seq: ErrorCode.ALREADY_EXISTS,
+    }
+    befores = [json.loads(applied.done[each.seq][0].before or b"null") for each in units[:2]]
+    assert [each["amount"] for each in befores] == ["10.00", "10.000"]
+    assert [place.things.find_one({"_id": name})["n"] for name in ("same", "written", "new")] == [
+        1, 1, 1
+    ]  # fmt: skip
 
 
 async def test_keys_are_found_whatever_number_type_they_have(place: Place) -> None:  # F32
@@ -399,7 +431,9 @@ async def test_client_data_never_becomes_an_operator(place: Place) -> None:  # I
 async def test_load_and_decide_agree_with_apply(place: Place) -> None:
     place.put(STORED)
     batch = one(update("thing", "k", increment={"n": 1}))
-    images: dict[tuple[str, str], Image | None] = dict(await place.participant.load([batch]))
+    images: dict[tuple[str, str], Image | None] = dict(
+        (await place.participant.load([batch])).images
+    )
     decided = decide_branch(batch, STORE, images)
     assert not isinstance(decided, Problem)
     result = await applied(place, batch)

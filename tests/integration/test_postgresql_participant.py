@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from coordinator.domain.decide import decide_branch
 from coordinator.domain.entity import Field, FieldType, ForeignWritePolicy, Mapping
 from coordinator.domain.errors import (
     BatchRefused,
@@ -19,10 +20,12 @@ from coordinator.domain.errors import (
     ErrorCode,
     Fenced,
     InvariantViolated,
+    Problem,
     StoreBusy,
     StoreUnavailable,
 )
 from coordinator.domain.operation import Operation, Unit
+from coordinator.domain.preview import Preview
 from coordinator.engine.ports import Applied, Undone
 from coordinator.participants.postgresql.participant import PostgresParticipant
 from coordinator.postgres_pool import DRIVER_ERRORS, Pool, open_pool
@@ -155,11 +158,48 @@ async def test_load_reads_without_locks(store: Store) -> None:
     """Ports: read only; a missing row is `None`."""
     await store.outsider.execute("BEGIN; UPDATE public.accounts SET note = 'x' WHERE id = 1")
     one = store.unit(update("account", 1, note="y"), update("account", 404, note="y"))
-    images = await store.participant.load([one])
+    images = (await store.participant.load([one])).images
     image = images["account", "1"]
     assert image is not None
     assert image["note"] is None
     assert images["account", "404"] is None
+
+
+async def test_what_was_decided_on_a_preview_holds_only_for_rows_as_they_were(
+    store: Store,
+) -> None:
+    """Each is decided on the row that is locked; images show it to the last digit."""
+    await store.outsider.execute(
+        "INSERT INTO public.accounts (id, balance, version) SELECT n, 10, 1"
+        " FROM generate_series(120, 124) AS n"
+    )
+    less = {"balance": Decimal("-8")}
+    units = [
+        *(store.unit(update("account", n, increment=less)) for n in (120, 121, 122)),
+        store.unit(insert("account", 130, balance=Decimal(1))),
+        store.unit(insert("account", 131, balance=Decimal(1))),
+    ]
+    loaded = await store.participant.load(units)
+    decided = {each.seq: decide_branch(each, STORE, loaded.images) for each in units}
+    writes = {seq: each for seq, each in decided.items() if not isinstance(each, Problem)}
+    assert len(writes) == len(units)
+    await store.outsider.execute(
+        "UPDATE public.accounts SET balance = 10.00 WHERE id = 121;"
+        "DELETE FROM public.accounts WHERE id = 122;"
+        "INSERT INTO public.accounts (id, balance, version) VALUES (131, 5, 1)"
+    )
+    preview = Preview(loaded.images, loaded.rows, writes)
+    applied = await store.participant.apply(LANE, units, preview)
+    assert {seq: each.code for seq, each in applied.refused.items()} == {
+        units[2].seq: ErrorCode.NOT_FOUND,
+        units[4].seq: ErrorCode.ALREADY_EXISTS,
+    }
+    befores = [json.loads(applied.done[each.seq][0].before or b"null") for each in units[:2]]
+    assert [each["balance"] for each in befores] == ["10", "10.00"]
+    rows = [await store.row(n) for n in (120, 121, 130, 131)]
+    assert [row and row["balance"] for row in rows] == [
+        Decimal(2), Decimal(2), Decimal(1), Decimal(5)
+    ]  # fmt: skip
 
 
 async def test_a_tombstone_blocks_a_late_apply(store: Store) -> None:

@@ -542,7 +542,7 @@ async def test_every_type_comes_back_as_it_was_written(pool: Pool) -> None:
     one = unit(units_mapping, insert("everything", key, **ALL_VALUES))
     assert one.seq in (await apply(pool, [one])).done
     async with pool.acquire() as connection:
-        images = await Tables(STORE).load(connection, [one])
+        images = (await Tables(STORE).load(connection, [one])).images
     image = images["everything", one.plan.operations[0].key_text]
     assert image == {"id": key, "version": 1, **ALL_VALUES}
     stored = await pool.fetchrow("SELECT j::text, jb::text, c::text FROM public.everything")
@@ -568,7 +568,7 @@ async def test_stored_values_beyond_the_declared_type_are_shown_and_not_compared
     units_mapping = mapping(await mapped(pool, "everything", ALL_FIELDS))
     one = unit(units_mapping, check("everything", UUID(int=1)))
     async with pool.acquire() as connection:
-        ((_, image),) = (await Tables(STORE).load(connection, [one])).items()
+        ((_, image),) = (await Tables(STORE).load(connection, [one])).images.items()
     assert image is not None
     assert (image["free"], image["t"]) == (Alien("NaN"), Alien("infinity"))
     assert image["f"] == float("-inf")

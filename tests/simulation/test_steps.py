@@ -78,7 +78,7 @@ class Bench:
                 if entity.store == store
             ]
             everything = unit_of(json.dumps({"id": "all", "operations": checks}).encode(), 0)
-            rows.update(await participant.load([everything]))
+            rows.update((await participant.load([everything])).images)
         return rows
 
     async def seed(self) -> None:

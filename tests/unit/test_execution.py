@@ -15,6 +15,7 @@ from coordinator.domain.errors import (
 )
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Plan, Unit
+from coordinator.domain.preview import Loaded, Preview
 from coordinator.engine.execution import Execution
 from coordinator.engine.ports import JOURNAL, Applied, Candidate, Concluded, Refusal
 from coordinator.engine.reporting import Reporting
@@ -46,18 +47,18 @@ class Ports:
         self._note("settle", units)
         return self.settled
 
-    async def load(self, units: Sequence[Unit]) -> dict[Any, Any]:
+    async def load(self, units: Sequence[Unit]) -> Loaded:
         self._note("load", units)
         if self.load_refuses & {each.seq for each in units}:
             raise BatchRefused("catalog", PROBLEM)
-        return {}
+        return Loaded({}, {})
 
-    async def apply(self, _lane: int, units: Sequence[Unit]) -> Applied:
+    async def apply(self, _lane: int, units: Sequence[Unit], _preview: Preview) -> Applied:
         self._note("apply", units)
         return Applied({each.seq: () for each in units})
 
     async def conclude(
-        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
+        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal], _preview: Preview
     ) -> Concluded:
         self._note("commit", [each.unit for each in candidates])
         self._note("refuse", [each.unit for each in refusals])

@@ -15,9 +15,10 @@ import bson
 from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 
-from coordinator.domain.decide import Effect, Image, ImageKey, Write, decide_branch
+from coordinator.domain.decide import Effect, Image, ImageKey, Write
 from coordinator.domain.errors import ErrorCode, Problem
 from coordinator.domain.operation import Unit
+from coordinator.domain.preview import NOTHING_SEEN, Preview
 from coordinator.domain.publishing import Done
 from coordinator.participants.mongodb.bookkeeping import UNDO
 from coordinator.participants.mongodb.bson_values import match_key
@@ -50,22 +51,38 @@ class Wanted:
 
 @dataclass(slots=True)
 class Documents:
-    """The documents of a batch: as stored, and as images."""
+    """The documents of a batch: as stored, as images, and which are those of the preview."""
 
+    preview: Preview = NOTHING_SEEN
     raws: dict[ImageKey, bytes] = field(default_factory=dict)
     images: dict[ImageKey, Image | None] = field(default_factory=dict)
+    unchanged: set[ImageKey] = field(default_factory=set)
 
     def take(self, wanted: Wanted, found: Sequence[bytes]) -> None:
         """Take what was found of one entity; what was not is missing."""
+        preview = self.preview
+        known: dict[bytes, ImageKey] = {}
+        missing: set[ImageKey] = set()
         for at, _ in wanted.keys.values():
             self.images[at] = None
+            if (seen := preview.rows.get(at)) is not None:
+                known[seen] = at
+            elif preview.is_missing_still(at):
+                missing.add(at)
         for raw in found:
+            if (same := known.get(raw)) is not None:
+                self.raws[same] = raw
+                self.images[same] = preview.images[same]
+                self.unchanged.add(same)
+                continue
             document = bson.decode(raw, EXACT)
             match = wanted.keys.get(match_key(document[KEY_FIELD]))
             # A collection's own collation may find more than was asked for.
             if match is not None:
                 self.raws[match[0]] = raw
                 self.images[match[0]] = wanted.shape.image(document)
+                missing.discard(match[0])
+        self.unchanged |= missing
 
 
 def wanted(store: str, units: Sequence[Unit]) -> list[Wanted]:
@@ -132,7 +149,7 @@ def decide(
     branches: list[Branch] = []
     refused: dict[int, Problem] = {}
     for unit in units:
-        decided = decide_branch(unit, store, documents.images)
+        decided = documents.preview.decide(unit, store, documents.images, documents.unchanged)
         branch = (
             decided
             if isinstance(decided, Problem)

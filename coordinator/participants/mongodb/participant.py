@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from coordinator.domain.decide import Image, ImageKey
 from coordinator.domain.errors import (
     BatchRefused,
     ErrorCode,
@@ -29,6 +28,7 @@ from coordinator.domain.errors import (
     StoreUnavailable,
 )
 from coordinator.domain.operation import Unit
+from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done
 from coordinator.engine.ports import Applied, Undone
 from coordinator.fault_points import FaultPoint, reach
@@ -103,7 +103,7 @@ class MongodbParticipant:
         """
         await bookkeeping.prepare(self._driver, self._store, collections)
 
-    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+    async def load(self, units: Sequence[Unit]) -> Loaded:
         """Read the images of all keys of these units' branches here, outside any transaction.
 
         Majority reads at the primary: our own earlier commits are in them, because each of those
@@ -121,28 +121,32 @@ class MongodbParticipant:
                 documents.take(each, await self._driver.find(command))
         except DRIVER_ERRORS as error:
             raise translate(self._store, error) from error
-        return documents.images
+        return Loaded(documents.images, documents.raws)
 
     # --- apply ----------------------------------------------------------------------------------
 
-    async def apply(self, lane: int, units: Sequence[Unit]) -> Applied:
+    async def apply(
+        self, lane: int, units: Sequence[Unit], preview: Preview = NOTHING_SEEN
+    ) -> Applied:
         """Apply the branches in one transaction, with an undo record per unit.
 
         Durable on return: what ``done`` tells. Raises `BatchRefused` and `StoreBusy`, after
         which nothing of the batch is applied by this call.
         """
         try:
-            return await self._apply(lane, units, precisely=False)
+            return await self._apply(lane, units, preview, precisely=False)
         except WriteRefused:
-            return await self._apply(lane, units, precisely=True)
+            return await self._apply(lane, units, preview, precisely=True)
 
-    async def _apply(self, lane: int, units: Sequence[Unit], *, precisely: bool) -> Applied:
+    async def _apply(
+        self, lane: int, units: Sequence[Unit], preview: Preview, *, precisely: bool
+    ) -> Applied:
         reach(FaultPoint.APPLY_BEFORE, self._store)
         async with self._transactions.begin(lane) as transaction:
             reach(FaultPoint.APPLY_FENCED, self._store)
             found = await self._records.find(transaction, units)
             fresh = [unit for unit in units if unit.id not in found] if found else units
-            documents = Documents()
+            documents = Documents(preview)
             for each in wanted(self._store, fresh):
                 raws = await transaction.find(each.shape.collection, each.condition())
                 documents.take(each, raws)

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from coordinator.domain.decide import Image, ImageKey
 from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreUnavailable
 from coordinator.domain.operation import Unit
+from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done
 from coordinator.engine.ports import Applied, Undone
 from coordinator.fault_points import FaultPoint, reach
@@ -72,27 +72,31 @@ class PostgresParticipant:
         """Make our tables in schema ``coordinator`` where they are missing (F37)."""
         await bookkeeping.prepare(self._pool, self._store)
 
-    async def load(self, units: Sequence[Unit]) -> Mapping[ImageKey, Image | None]:
+    async def load(self, units: Sequence[Unit]) -> Loaded:
         """Read the images of all keys of these units' branches here, without locks."""
         async with connected(self._pool, self._store) as connection:
             return await self._tables.load(connection, units)
 
     # --- apply ----------------------------------------------------------------------------------
 
-    async def apply(self, lane: int, units: Sequence[Unit]) -> Applied:
+    async def apply(
+        self, lane: int, units: Sequence[Unit], preview: Preview = NOTHING_SEEN
+    ) -> Applied:
         """Apply the branches in one transaction, with an undo record per unit.
 
         Durable on return: what ``done`` tells. Raises `BatchRefused` and `StoreBusy`, after
         which nothing of the batch is applied by this call.
         """
         try:
-            return await self._apply(lane, units, carefully=False)
+            return await self._apply(lane, units, preview, carefully=False)
         except BatchRefused as refusal:
             if len(units) == 1 or refusal.refusals:
                 raise
-            return await self._apply(lane, units, carefully=True)
+            return await self._apply(lane, units, preview, carefully=True)
 
-    async def _apply(self, lane: int, units: Sequence[Unit], *, carefully: bool) -> Applied:
+    async def _apply(
+        self, lane: int, units: Sequence[Unit], preview: Preview, *, carefully: bool
+    ) -> Applied:
         reach(FaultPoint.APPLY_BEFORE, self._store)
         async with transaction(self._pool, self._store) as connection:
             await self._fences.hold(connection, lane)
@@ -107,7 +111,7 @@ class PostgresParticipant:
                 for unit in units:
                     if (found := stored.get(unit.id)) is not None:
                         self._take(unit, found, done, refused, blocked)
-            work = await self._tables.apply(connection, fresh, carefully=carefully)
+            work = await self._tables.apply(connection, fresh, preview, carefully=carefully)
             await self._undo.insert(connection, self._records(fresh, work))
             reach(FaultPoint.APPLY_WRITTEN, self._store)
         reach(FaultPoint.APPLY_AFTER, self._store)

@@ -16,7 +16,7 @@ since a neighbour's write may have been the cause. A caller who tries such a bat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,13 +25,13 @@ from coordinator.domain.decide import (
     Image,
     ImageKey,
     Refused,
-    decide_branch,
     decide_operation,
     key_as_json,
 )
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreBusy
 from coordinator.domain.operation import OperationKind, Unit
+from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done
 from coordinator.participants.postgresql.key_taken import is_key_taken
 from coordinator.participants.postgresql.mapped_table import MappedTable, Texts, mapped_table
@@ -74,41 +74,53 @@ class Tables:
     def __init__(self, store: str) -> None:
         self._store = store
 
-    async def load(
-        self, connection: Connection, units: Sequence[Unit]
-    ) -> dict[ImageKey, Image | None]:
+    async def load(self, connection: Connection, units: Sequence[Unit]) -> Loaded:
         """Read the images of all keys of the branches here, without locks.
 
         Raises driver errors untranslated.
         """
         images: dict[ImageKey, Image | None] = {}
+        rows_by_key: dict[ImageKey, Any] = {}
         for mapping, group in _by_mapping(units):
             for name, keys in _demanded(self._store, group).items():
                 table = mapped_table(mapping, name)
                 texts = [written for written, _ in keys.values()]
                 rows = await connection.fetch(table.statements.read, texts)
-                found = {row[0]: table.image(row) for row in rows}
+                found = {row[0]: row for row in rows}
                 for number, key_text in enumerate(keys, 1):
                     at = (name, key_text)
+                    row = found.get(number)
+                    if row is None:
+                        images.setdefault(at, None)
+                        continue
                     # Two mappings of one entity in a batch: a checked row has the fields of both.
-                    image = found.get(number)
                     known = images.get(at)
-                    images[at] = {**known, **image} if known and image else image
-        return images
+                    image = table.image(row)
+                    images[at] = {**known, **image} if known else image
+                    rows_by_key[at] = row[1:]
+        return Loaded(images, rows_by_key)
 
     async def apply(
-        self, connection: Connection, units: Sequence[Unit], *, carefully: bool = False
+        self,
+        connection: Connection,
+        units: Sequence[Unit],
+        preview: Preview = NOTHING_SEEN,
+        *,
+        carefully: bool = False,
     ) -> TableWork:
         """Lock, decide and write the branches of ``units`` here, in admission order.
 
         To be called in a transaction of the caller's, who rolls back if it raises: `BatchRefused`,
         `StoreBusy` or `StoreUnavailable`. Deferred constraints have been checked when it returns.
         """
-        batch = _Batch(self._store, connection, units, carefully=carefully)
+        groups = _by_mapping(units)
+        if len(groups) > 1:
+            preview = NOTHING_SEEN  # its images may have the fields of another mapping
+        batch = _Batch(self._store, connection, units, preview, carefully=carefully)
         if not units:
             return batch.work
         try:
-            for mapping, group in _by_mapping(units):
+            for mapping, group in groups:
                 await batch.apply(mapping, group)
             await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except DRIVER_ERRORS as error:
@@ -116,7 +128,7 @@ class Tables:
         return batch.work
 
 
-def _by_mapping(units: Sequence[Unit]) -> Iterable[tuple[EntityMapping, Sequence[Unit]]]:
+def _by_mapping(units: Sequence[Unit]) -> Sequence[tuple[EntityMapping, Sequence[Unit]]]:
     """Units with their mapping: one group, but for the time after a change of the mapping."""
     first = units[0].mapping if units else None
     if first is None or all(unit.mapping is first for unit in units):
@@ -161,16 +173,24 @@ class _Batch:
     """One call of `Tables.apply`: the rows that it has locked, and what it has written."""
 
     def __init__(
-        self, store: str, connection: Connection, units: Sequence[Unit], *, carefully: bool
+        self,
+        store: str,
+        connection: Connection,
+        units: Sequence[Unit],
+        preview: Preview,
+        *,
+        carefully: bool,
     ) -> None:
         self._store = store
         self._connection = connection
+        self._preview = preview
         self._carefully = carefully
         self._alone = units[0] if len(units) == 1 else None
         self.work = TableWork()
         self._texts: dict[ImageKey, Texts | None] = {}
         self._images: dict[ImageKey, Image | None] = {}
         self._busy_keys: set[ImageKey] = set()
+        self._unchanged: set[ImageKey] = set()
 
     async def apply(self, mapping: EntityMapping, units: Sequence[Unit]) -> None:
         self._texts, self._images = {}, {}
@@ -242,7 +262,7 @@ class _Batch:
     async def _lock_rows(
         self, table: MappedTable, strength: RowLock, keys: Sequence[tuple[str, str]]
     ) -> None:
-        name = table.entity.name
+        name, preview = table.entity.name, self._preview
         locked, held = await lock_rows(
             self._connection, table.statements, strength, [written for _, written in keys]
         )
@@ -252,7 +272,15 @@ class _Batch:
                 self._busy_keys.add(at)
                 continue
             row = self._texts[at] = locked.get(number)
-            self._images[at] = None if row is None else table.image(row)
+            if row is None:
+                self._images[at] = None
+                if preview.is_missing_still(at):
+                    self._unchanged.add(at)
+            elif (known := preview.rows.get(at)) is not None and row[1:] == known:
+                self._images[at] = preview.images[at]
+                self._unchanged.add(at)
+            else:
+                self._images[at] = table.image(row)
 
     # --- decide ---------------------------------------------------------------------------------
 
@@ -261,7 +289,7 @@ class _Batch:
     ) -> list[tuple[Unit, list[Step]]]:
         going = []
         for unit in units:
-            decided = decide_branch(unit, self._store, self._images)
+            decided = self._preview.decide(unit, self._store, self._images, self._unchanged)
             if isinstance(decided, Problem):
                 self.work.refused[unit.seq] = decided
                 continue
