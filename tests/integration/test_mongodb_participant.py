@@ -260,6 +260,27 @@ async def test_what_was_decided_on_a_preview_holds_only_for_documents_as_they_we
     ]  # fmt: skip
 
 
+async def test_a_first_attempt_that_finds_a_tombstone_after_all_is_tried_again(
+    place: Place,
+) -> None:
+    """Rule 1: a first attempt does not look for records, and is stopped by them all the same."""
+    late, in_time = one(insert("thing", "late", n=1)), one(insert("thing", "in time", n=1))
+    loaded = await place.participant.load([late, in_time])
+    writes = {
+        each.seq: decided
+        for each in (late, in_time)
+        if not isinstance(decided := decide_branch(each, STORE, loaded.images), Problem)
+    }
+    preview = Preview(loaded.images, loaded.rows, writes)
+    await place.participant.compensate(0, [late])
+    with pytest.raises(StoreBusy) as busy:
+        await place.participant.apply(0, [late, in_time], preview)
+    assert busy.value.units == {late.seq}
+    assert place.raw("in time") is None
+    assert (await place.participant.apply(0, [late])).blocked == {late.seq}
+    assert in_time.seq in (await place.participant.apply(0, [in_time], preview)).done
+
+
 async def test_keys_are_found_whatever_number_type_they_have(place: Place) -> None:  # F32
     numbered = mapping(
         entity(

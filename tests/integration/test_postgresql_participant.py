@@ -202,6 +202,27 @@ async def test_what_was_decided_on_a_preview_holds_only_for_rows_as_they_were(
     ]  # fmt: skip
 
 
+async def test_a_first_attempt_that_finds_a_tombstone_after_all_is_tried_again(
+    store: Store,
+) -> None:
+    """Rule 1: a first attempt does not look for records, and is stopped by them all the same."""
+    one = store.unit(update("account", 1, note="late"))
+    other = store.unit(update("account", 2, note="in time"))
+    loaded = await store.participant.load([one, other])
+    writes = {
+        each.seq: decided
+        for each in (one, other)
+        if not isinstance(decided := decide_branch(each, STORE, loaded.images), Problem)
+    }
+    preview = Preview(loaded.images, loaded.rows, writes)
+    await store.compensate(one)
+    with pytest.raises(StoreBusy) as busy:
+        await store.participant.apply(LANE, [one, other], preview)
+    assert busy.value.units == {one.seq}
+    assert (await store.apply(one)).blocked == {one.seq}
+    assert other.seq in (await store.participant.apply(LANE, [other], preview)).done
+
+
 async def test_a_tombstone_blocks_a_late_apply(store: Store) -> None:
     """Rule 1: an absent undo record is no evidence; the tombstone concludes."""
     one = store.unit(update("account", 1, note="late"))

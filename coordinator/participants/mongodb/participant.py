@@ -144,7 +144,10 @@ class MongodbParticipant:
         reach(FaultPoint.APPLY_BEFORE, self._store)
         async with self._transactions.begin(lane) as transaction:
             reach(FaultPoint.APPLY_FENCED, self._store)
-            found = await self._records.find(transaction, units)
+            # What is tried for the first time has no record; if it has one all the same, its
+            # insertion fails, and the next attempt looks.
+            doubtful = [unit for unit in units if unit.seq not in preview.writes]
+            found = await self._records.find(transaction, doubtful) if doubtful else {}
             fresh = [unit for unit in units if unit.id not in found] if found else units
             documents = Documents(preview)
             for each in wanted(self._store, fresh):

@@ -101,7 +101,10 @@ class PostgresParticipant:
         async with transaction(self._pool, self._store) as connection:
             await self._fences.hold(connection, lane)
             reach(FaultPoint.APPLY_FENCED, self._store)
-            stored = await self._undo.find(connection, units)
+            # What is tried for the first time has no record; if it has one all the same, its
+            # insertion fails, and the next attempt looks.
+            doubtful = [unit for unit in units if unit.seq not in preview.writes]
+            stored = await self._undo.find(connection, doubtful) if doubtful else {}
             done: dict[int, tuple[Done, ...]] = {}
             refused: dict[int, Problem] = {}
             blocked: set[int] = set()
