@@ -7,7 +7,8 @@ mapping.
 
 ``COORDINATOR_FAULTS`` holds rules separated by ``;``, each ``name=action`` or
 ``name=action@number``: the action is taken when the point is reached for that time (the first, if
-not given), and once only. Actions:
+not given), and once only. ``name[text]=action`` counts only where what is at hand holds that text,
+such as the record that is being read. Actions:
 
 =================== ===========================================================================
 ``kill``            the process ends at once, as by kill -9
@@ -39,6 +40,15 @@ class FaultPoint(StrEnum):
     REGISTER_AFTER = "register.after"
     ENROL_BEFORE = "enrol.before"
     ENROL_AFTER = "enrol.after"
+    BEGIN_READING_BEFORE = "begin_reading.before"
+    BEGIN_READING_AFTER = "begin_reading.after"
+    MARK_BEFORE = "mark.before"
+    MARK_AFTER = "mark.after"
+    SET_ASIDE_BEFORE = "set_aside.before"
+    SET_ASIDE_AFTER = "set_aside.after"
+    RELEASE_BEFORE = "release.before"
+    RELEASE_AFTER = "release.after"
+    ADMIT_READ = "admit.read"
     ADMIT_BEFORE = "admit.before"
     ADMIT_AFTER = "admit.after"
     APPLY_BEFORE = "apply.before"
@@ -94,15 +104,19 @@ class _Rule:
     action: str
     seconds: float
     number: int
+    about: bytes = b""
     reached: int = 0
 
 
-def reach(point: FaultPoint, store: str = "journal") -> None:
-    """Take the action that is due here, if any; ``store`` is whose answer fails or is lost."""
+def reach(point: FaultPoint, store: str = "journal", about: bytes | None = None) -> None:
+    """Take the action that is due here, if any; ``store`` is whose answer fails or is lost.
+
+    ``about`` is what is at hand, for rules that ask for a text in it.
+    """
     if not _RULES:
         return
     rule = _RULES.get(point)
-    if rule is None:
+    if rule is None or rule.about not in (about or b""):
         return
     rule.reached += 1
     if rule.reached == rule.number:
@@ -128,11 +142,13 @@ def read_rules(text: str) -> dict[FaultPoint, _Rule]:
     mistakes = []
     for part in filter(None, (each.strip() for each in text.split(";"))):
         name, _, rest = part.partition("=")
+        name, _, about = name.partition("[")
         action, _, number = rest.partition("@")
         action, _, seconds = action.partition(":")
         try:
             point = FaultPoint(name)
-            rule = _Rule(action, float(seconds or 0), int(number or 1))
+            text_about = about.removesuffix("]").encode()
+            rule = _Rule(action, float(seconds or 0), int(number or 1), text_about)
         except ValueError as error:
             mistakes.append(f"{VARIABLE}: {part}: {error}")
             continue

@@ -36,6 +36,8 @@ class LogEvent(StrEnum):
     INTAKE_REBUILT = "intake.rebuilt"
     INTAKE_RECORDS_LOST = "intake.records_lost"
     INTAKE_PARTITION_PARKED = "intake.partition_parked"
+    INTAKE_SUSPICIOUS = "intake.suspicious"
+    INTAKE_RECORD_SET_ASIDE = "intake.record_set_aside"
     INTAKE_RETRIED = "intake.retried"
     INTAKE_UNAVAILABLE = "intake.unavailable"
     INTAKE_COMMIT_FAILED = "intake.commit_failed"
@@ -191,6 +193,25 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         "first that is left. `records` counts offsets.",
         "Tell the senders: these submissions have no outcome. Keep records longer than the longest "
         "outage.",
+    ),
+    Entry(
+        _E.INTAKE_SUSPICIOUS,
+        "warning",
+        ("topic", "partition", "offset", "attempt"),
+        "Whoever read this partition before did not let it go: it died, or is frozen. The next "
+        "records are read one at a time, each marked in the journal before it is touched. "
+        "`attempt` counts those who stood here.",
+        "See why the daemon died. Once is no record's fault; a record that ends three daemons is "
+        "set aside by itself.",
+    ),
+    Entry(
+        _E.INTAKE_RECORD_SET_ASIDE,
+        "error",
+        ("topic", "partition", "offset", "records"),
+        "Reading this record ended the process three times. It is a dead letter now, unread; "
+        "`records` is more than 1 where a whole compressed batch could not be unpacked.",
+        "Look at the dead letter with a tool of its own, not with a unit's reader; report what "
+        "is in it.",
     ),
     Entry(
         _E.INTAKE_PARTITION_PARKED,

@@ -70,6 +70,9 @@ class SeenObserver:
     def dead_letter(self, letter: object, origin: object) -> None:
         self.seen.append(("dead_letter",))
 
+    def record_set_aside(self, origin: object, next_offset: int) -> None:
+        self.seen.append(("record_set_aside", next_offset))
+
     def finished(self, unit: Unit, status: Status, problem: Problem | None) -> None:
         self.seen.append(("finished", unit.seq, status))
 

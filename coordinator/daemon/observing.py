@@ -98,6 +98,19 @@ class LoggingObserver:
             offset=origin.offset,
         )
 
+    def record_set_aside(self, origin: Origin, next_offset: int) -> None:
+        """Raise the alarm: nobody has looked into this, and somebody should."""
+        self._metrics.records_set_aside.inc(next_offset - origin.offset)
+        log.error(
+            LogEvent.INTAKE_RECORD_SET_ASIDE,
+            "A record that cannot be read here was set aside as a dead letter; reading goes on "
+            "behind it.",
+            topic=origin.topic,
+            partition=origin.partition,
+            offset=origin.offset,
+            records=next_offset - origin.offset,
+        )
+
     def finished(self, unit: Unit, status: Status, problem: Problem | None) -> None:
         """Write the canonical line of a unit."""
         seconds = max(0.0, (self._now() - unit.received_at).total_seconds())

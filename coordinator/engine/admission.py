@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from coordinator.domain import announce
 from coordinator.domain.entity import Mapping as EntityMapping
-from coordinator.domain.errors import StoreBusy
+from coordinator.domain.errors import ErrorCode, StoreBusy
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin
 from coordinator.domain.publishing import Message
@@ -35,13 +35,16 @@ from coordinator.engine.ports import (
     AdmissionBatch,
     Admitted,
     Arrival,
+    Beginning,
     CancelArrival,
     Journal,
     Move,
     Partition,
     Record,
+    Suspicion,
 )
 from coordinator.engine.schedule import Entry, Schedule
+from coordinator.fault_points import FaultPoint, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,41 @@ class Admission:
             self._known[partition] = held.get(partition)
         return held
 
+    async def begin_reading(
+        self, offsets: Mapping[Partition, int]
+    ) -> Mapping[Partition, Suspicion]:
+        """Journal where we begin, by the positions that we know; see `ports.Intake`."""
+        return await self._journal.begin_reading(
+            [
+                Beginning(partition, self._known.get(partition), offset)
+                for partition, offset in offsets.items()
+            ]
+        )
+
+    async def mark(self, partition: Partition, offset: int, *, setting_aside: bool) -> bool:
+        """Journal that the record there is about to be touched."""
+        return await self._journal.mark_reading(partition, offset, setting_aside=setting_aside)
+
+    async def release(self, partitions: Collection[Partition]) -> None:
+        """Journal that these partitions are read here no more."""
+        await self._journal.release_reading(partitions)
+
+    async def set_aside(
+        self, record: Record, next_offset: int, message: str, code: ErrorCode = ErrorCode.MALFORMED
+    ) -> bool:
+        """Journal a record as a dead letter, unread, and move the position behind it."""
+        partition = (record.topic, record.partition)
+        kept = dead_letter(record, self._rules.dead_letters_topic, code.value, message)
+        reading = _Reading(answers={partition: [kept]}, next_offsets={partition: next_offset})
+        reach(FaultPoint.SET_ASIDE_BEFORE)
+        lost = await self._journal_what_was_read(reading)
+        reach(FaultPoint.SET_ASIDE_AFTER)
+        if not lost:
+            origin = Origin(*partition, record.offset)
+            self._observer.dead_letter(DeadLetter(code, message), origin)
+            self._observer.record_set_aside(origin, next_offset)
+        return not lost
+
     def has_room(self) -> bool:
         """Whether the backlog is below its bound (I12)."""
         return len(self._schedule) < self._rules.backlog_units_max
@@ -113,6 +151,9 @@ class Admission:
         reading = _Reading()
         for record in records:
             self._read(record, reading)
+        return await self._journal_what_was_read(reading)
+
+    async def _journal_what_was_read(self, reading: _Reading) -> frozenset[Partition]:
         batch = AdmissionBatch(
             moves=tuple(
                 Move(
@@ -167,6 +208,7 @@ class Admission:
         self._observer.admitted(admitted)
 
     def _read(self, record: Record, reading: _Reading) -> None:
+        reach(FaultPoint.ADMIT_READ, about=record.value)
         partition = (record.topic, record.partition)
         reading.next_offsets[partition] = record.offset + 1
         origin = Origin(record.topic, record.partition, record.offset)

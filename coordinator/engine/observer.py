@@ -26,6 +26,9 @@ class Observer(Protocol):
     def dead_letter(self, letter: DeadLetter, origin: Origin) -> None:
         """A record could not be read as a unit."""
 
+    def record_set_aside(self, origin: Origin, next_offset: int) -> None:
+        """Records from there on, up to the next offset, were kept as dead letters unread."""
+
     def finished(self, unit: Unit, status: Status, problem: Problem | None) -> None:
         """A unit is final: the one canonical line."""
 

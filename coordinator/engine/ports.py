@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from coordinator.domain.entity import Mapping as EntityMapping
-from coordinator.domain.errors import Problem
+from coordinator.domain.errors import ErrorCode, Problem
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin, Unit
 from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
@@ -198,11 +198,64 @@ Partition = tuple[str, int]
 """(topic, partition number)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """A worker is about to read a partition from ``offset`` on.
+
+    ``expected`` is the journal's next offset as it knows it, for the compare-and-set.
+    """
+
+    partition: Partition
+    expected: int | None
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What the journal holds against the record at which reading begins.
+
+    ``stood``: workers that stood here and never let the partition go: they died, or are frozen.
+    ``marked``: those of them that had marked this very offset, so were about to touch it.
+    ``setting_aside``: those of the marked that died while they set it aside. ``undecided``: those
+    whose lease has not run out yet, so that they may be alive.
+    """
+
+    stood: int = 0
+    marked: int = 0
+    setting_aside: int = 0
+    undecided: int = 0
+
+
 class Intake(Protocol):
     """What the Kafka intake asks of the engine and the journal."""
 
     async def positions(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
         """Read the journal's next offsets; a partition never read before is missing."""
+
+    async def begin_reading(
+        self, offsets: Mapping[Partition, int]
+    ) -> Mapping[Partition, Suspicion]:
+        """Journal that this worker reads from there on, and tell what is known of the place.
+
+        A partition whose position is not the one last told by `positions` is missing.
+        """
+
+    async def mark(self, partition: Partition, offset: int, *, setting_aside: bool) -> bool:
+        """Journal that the record there is about to be touched; durable on return.
+
+        False when another worker has begun to read the partition: it must not be touched.
+        """
+
+    async def set_aside(
+        self, record: Record, next_offset: int, message: str, code: ErrorCode = ErrorCode.MALFORMED
+    ) -> bool:
+        """Journal a record as a dead letter without looking into it, and go on behind it.
+
+        False when the position was not ours any more: nothing was done.
+        """
+
+    async def release(self, partitions: Collection[Partition]) -> None:
+        """Journal that this worker reads them no more and is well: nobody is to be suspected."""
 
     async def admit(self, records: Sequence[Record]) -> frozenset[Partition]:
         """Journal the records, in their order per partition, and take them in.
@@ -334,6 +387,15 @@ class Journal(Protocol):
     async def admit(self, batch: AdmissionBatch, mapping: EntityMapping) -> Admitted:
         """Journal a batch: units with plans and locks, cancels, positions, answers (I1)."""
 
+    async def begin_reading(self, beginnings: Sequence[Beginning]) -> Mapping[Partition, Suspicion]:
+        """Journal where this worker begins to read; see `Intake.begin_reading`."""
+
+    async def mark_reading(self, partition: Partition, offset: int, *, setting_aside: bool) -> bool:
+        """Mark what is about to be touched, by compare-and-set; see `Intake.mark`."""
+
+    async def release_reading(self, partitions: Collection[Partition]) -> None:
+        """Forget that this worker reads these partitions."""
+
     async def still_elsewhere(self, seqs: Collection[int]) -> frozenset[int]:
         """Which of these units still wait for another worker's."""
 
@@ -367,7 +429,7 @@ class Workers(Protocol):
         """Renew the lease by its TTL from now; give the journal's time; `Fenced` if it is lost."""
 
     async def leave(self) -> None:
-        """Let the lease expire now, so that another worker takes over at once."""
+        """Let go of every partition, and the lease expire now: another takes over at once."""
 
     async def expired(self) -> Sequence[int]:
         """Workers whose lease has expired and that still have something to take over."""

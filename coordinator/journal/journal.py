@@ -8,11 +8,12 @@ from coordinator.journal.admission import JournalAdmission
 from coordinator.journal.duties import JournalDuties
 from coordinator.journal.epoch import Epoch
 from coordinator.journal.mappings import JournaledMappings
+from coordinator.journal.readings import JournalReadings
 from coordinator.journal.session import reading
 
 
-class WorkersJournal(JournalAdmission, JournalDuties):
-    """Admission and duties over one pool; implements `coordinator.engine.ports.Journal`."""
+class WorkersJournal(JournalAdmission, JournalReadings, JournalDuties):
+    """Admission, readings and duties over one pool; a `coordinator.engine.ports.Journal`."""
 
     def __init__(
         self,
@@ -24,6 +25,7 @@ class WorkersJournal(JournalAdmission, JournalDuties):
         pivot_store: str | None,
     ) -> None:
         JournalAdmission.__init__(self, pool, worker, pivot_store, epoch)
+        JournalReadings.__init__(self, pool, worker)
         JournalDuties.__init__(self, pool, worker, announcer, mappings)
 
     async def ping(self) -> None:

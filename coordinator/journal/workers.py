@@ -109,11 +109,12 @@ class JournalWorkers:
         return told
 
     async def leave(self) -> None:
-        """Let the lease expire now, so that another worker takes over at once."""
+        """Let go of every partition, and the lease expire now."""
         reach(FaultPoint.LEAVE_BEFORE)
         async with single_statement(self._pool) as connection:
             await connection.execute(
-                "UPDATE coordinator.heartbeats SET expires_at = clock_timestamp()"
+                "WITH let_go AS (DELETE FROM coordinator.readings WHERE worker = $1)"
+                " UPDATE coordinator.heartbeats SET expires_at = clock_timestamp()"
                 " WHERE worker = $1",
                 self._worker,
             )

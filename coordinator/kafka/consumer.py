@@ -23,7 +23,7 @@ from aiokafka.protocol.fetch import FetchRequest
 
 from coordinator.engine.ports import Record
 from coordinator.kafka.ending import end_within
-from coordinator.kafka.unpacking import Unpacked, unpack_fetch
+from coordinator.kafka.unpacking import Packed, Unpacked, unpack_fetch
 
 OnChange = Callable[[frozenset[TopicPartition]], None]
 
@@ -87,6 +87,13 @@ class GroupConsumer:
     async def unpack(self, partition: TopicPartition, offset: int, max_records: int) -> Unpacked:
         """Read a fetch from there on that the driver failed at; its own position stays.
 
+        Raises what `fetch_packed` raises.
+        """
+        return unpack_fetch(await self.fetch_packed(partition, offset), max_records)
+
+    async def fetch_packed(self, partition: TopicPartition, offset: int) -> Packed:
+        """Fetch from there on, and look into none of it; the driver's own position stays.
+
         Raises `KafkaError`, `OSError` or `TimeoutError` when the brokers do not answer, or have
         nothing there.
         """
@@ -106,7 +113,7 @@ class GroupConsumer:
             raise TimeoutError("the record that could not be unpacked does not come any more")
         # From version 11 on, a preferred replica stands between the two.
         aborted = answer[2] if response.API_VERSION >= 11 else answer[-2]
-        return unpack_fetch(partition, offset, content, aborted, max_records)
+        return Packed(partition, offset, content, aborted)
 
     def assignment(self) -> frozenset[TopicPartition]:
         """The partitions that are ours now."""

@@ -36,7 +36,8 @@ from aiokafka import TopicPartition
 
 from coordinator.domain.errors import InvariantViolated
 from coordinator.engine.ports import Intake, Partition
-from coordinator.kafka.membership import ConsumerBroken, Membership
+from coordinator.kafka.failures import ConsumerBroken
+from coordinator.kafka.membership import Membership
 from coordinator.kafka.watch import Watch
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
@@ -164,8 +165,8 @@ class UnitIntake:
                 return
             except ConsumerBroken as broken:
                 self._failures = 1 if member.progressed else self._failures + 1
-                searching = broken.unpacking or member.isolating
-                self._isolate = searching and not member.found_unreadable
+                searching = broken.unpacking or member.isolation.is_on
+                self._isolate = searching and not member.isolation.has_found
                 _log.warning(
                     LogEvent.INTAKE_REBUILT,
                     "The consumer failed and is made anew from the journal's positions.",
@@ -173,6 +174,7 @@ class UnitIntake:
                     error=broken.cause,
                 )
             finally:
+                await member.release()
                 self._member = self._watch = None
                 if watching is not None:
                     watching.cancel()

@@ -8,23 +8,24 @@ that does not poll is put out of its group.
 from __future__ import annotations
 
 import asyncio
-import gzip
 import time
-from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import TopicPartition
-from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
+from aiokafka.errors import KafkaError
 
-from coordinator.domain.errors import StoreError
-from coordinator.engine.ports import Intake, Partition, Record
+from coordinator.domain.errors import Fenced, StoreError
+from coordinator.engine.ports import Intake, Partition, Record, Suspicion
+from coordinator.kafka.careful import Care, CarefulReading, End, judge
 from coordinator.kafka.consumer import GroupConsumer
+from coordinator.kafka.failures import POLL_MS, ConsumerBroken, is_unpacking
+from coordinator.kafka.isolation import Isolation
 from coordinator.kafka.placement import BeyondEnd, Start, place
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
 
-POLL_MS = 100
 _ROOM_LOOK_SECONDS = 0.005
 _ROOM_PATIENCE_SECONDS = 0.5
 _FIRST_RETRY_SECONDS = 0.1
@@ -32,20 +33,10 @@ _RETRY_SECONDS_MAX = 2.0
 _BEYOND_END_LOOKS = 3
 _BEYOND_END_SECONDS = 1.0
 _PARKED_LOOK_SECONDS = 5.0
+_VERDICT_LOOK_SECONDS = 1.0
+_RELEASE_SECONDS = 0.5
 
 _log = get_log()
-
-
-class ConsumerBroken(Exception):
-    """The driver failed; ``cause`` is what it raised. Nothing it holds is to be trusted.
-
-    ``unpacking``: it was a record that it could not unpack, not a broker.
-    """
-
-    def __init__(self, cause: Exception, *, unpacking: bool = False) -> None:
-        super().__init__(repr(cause))
-        self.cause = cause
-        self.unpacking = unpacking
 
 
 class Membership:
@@ -71,15 +62,13 @@ class Membership:
         self.paused = False
         self.silent = False
         self.progressed = False
-        self.found_unreadable = False
         self.parked: dict[TopicPartition, int | None] = {}
         self.next_offsets: dict[TopicPartition, int] = {}
         self._port = port
         self._max_records = max_records
-        self.isolating = isolate
-        self._suspects: dict[TopicPartition, int] = {}
-        self._read_alone: dict[TopicPartition, int] = {}
-        self._last_alone: TopicPartition | None = None
+        self.isolation = Isolation(
+            self.consumer, unreadable, max_records=max_records, is_on=isolate
+        )
         self._unreadable = unreadable
         self._generation = 0
         self._unplaced: set[TopicPartition] = set()
@@ -87,11 +76,13 @@ class Membership:
         self._failures = 0
         self._beyond_end: dict[TopicPartition, int] = {}
         self._look_at_parked = 0.0
+        self._careful = CarefulReading(port, self.consumer, records_max=max_records)
+        self._releasing: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> frozenset[TopicPartition]:
-        """The partitions that are not read now: not placed yet, or parked."""
-        return frozenset(self._unplaced | self.parked.keys())
+        """The partitions that the driver does not read: not placed yet, parked, or suspicious."""
+        return frozenset(self._unplaced | self.parked.keys() | self._careful.partitions)
 
     async def read(self, stop: asyncio.Event) -> None:
         """Read until ``stop``. Raises `ConsumerBroken` and what the engine raises."""
@@ -106,9 +97,17 @@ class Membership:
             if not await self._has_room():
                 await self._fetch(POLL_MS)  # everything is paused: this only keeps us a member
                 continue
-            records = await self._fetch(POLL_MS)
+            if self._careful.is_due():
+                await self._read_carefully()
+            records = await self._fetch(0 if self._careful.is_due() else POLL_MS)
             if records:
                 await self._admit(records)
+
+    async def release(self) -> None:
+        """Tell the journal that we read no more and are well; for a moment at most."""
+        self._release(self.consumer.assignment())
+        if self._releasing:
+            await asyncio.wait(self._releasing, timeout=_RELEASE_SECONDS)
 
     # --- what the group tells us; called by the driver between any two of our awaits -----------
 
@@ -117,9 +116,9 @@ class Membership:
         self.joined = True
         self.parked.clear()
         self._beyond_end.clear()
-        self._suspects.clear()
-        self._read_alone.clear()
+        self.isolation.clear()
         self.next_offsets.clear()
+        self._careful.clear()
         self._unplaced = set(partitions)
         self._place_at = 0.0
         for topic, numbers in _by_topic(partitions).items():
@@ -133,6 +132,8 @@ class Membership:
     def _revoked(self, partitions: frozenset[TopicPartition]) -> None:
         self._generation += 1
         self._unplaced.clear()
+        self._careful.clear()
+        self._release(partitions)
         for topic, numbers in _by_topic(partitions).items():
             _log.info(
                 LogEvent.INTAKE_REVOKED,
@@ -141,39 +142,115 @@ class Membership:
                 partitions=numbers,
             )
 
+    def _release(self, partitions: Collection[TopicPartition]) -> None:
+        """Let go, beside: the group must not wait for the journal."""
+        if not partitions:
+            return
+        task = asyncio.create_task(self._let_go([_partition(p) for p in partitions]))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _let_go(self, partitions: Collection[Partition]) -> None:
+        with suppress(StoreError, Fenced):  # then somebody reads carefully for a while
+            await self._port.release(partitions)
+
     # --- placing -------------------------------------------------------------------------------
 
     def _unplace(self, partitions: Collection[TopicPartition]) -> None:
+        self._careful.drop(partitions)
         self.consumer.pause(partitions)
         self._unplaced |= set(partitions) & self.consumer.assignment()
 
     async def _place(self) -> None:
         """Seek the unplaced partitions; what cannot be told now is asked again later."""
         generation, wanted = self._generation, frozenset(self._unplaced)
+        if self._releasing:
+            await asyncio.wait(self._releasing)  # before we say that we read them again
         try:
             positions = await self._port.positions([_partition(p) for p in wanted])
             beginnings, ends = await self.consumer.bounds(wanted)
+            if generation != self._generation:
+                return
+            starts = self._starts(positions, beginnings, ends)
+            found = await self._port.begin_reading(
+                {_partition(partition): start.offset for partition, start in starts.items()}
+            )
         except (StoreError, KafkaError, TimeoutError) as error:
             self._retry_later(error)
             return
         if generation != self._generation:
             return
+        by_hand: dict[TopicPartition, Start] = {}
+        for partition, start in starts.items():
+            suspicion = found.get(_partition(partition))
+            if self._is_suspicious(partition, start, ends[partition], suspicion):
+                continue
+            if self._unreadable.get(partition) == start.offset:
+                by_hand[partition] = start
+            else:
+                self._start(partition, start)
+        for partition, start in by_hand.items():
+            if generation == self._generation:
+                position = positions.get(_partition(partition))
+                await self._read_by_hand(partition, position, start)
+
+    def _starts(
+        self,
+        positions: Mapping[Partition, int],
+        beginnings: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+    ) -> Mapping[TopicPartition, Start]:
+        """Decide where to start, for those whose log reaches there."""
         self._place_at = 0.0
-        if self.isolating:
-            self._suspects.update(ends)
-        unreadable: list[tuple[TopicPartition, int | None, Start]] = []
-        for partition in wanted:
-            position = positions.get(_partition(partition))
-            decision = place(position, beginnings[partition], ends[partition])
+        self.isolation.suspect(ends)
+        starts: dict[TopicPartition, Start] = {}
+        for partition, end in ends.items():
+            decision = place(positions.get(_partition(partition)), beginnings[partition], end)
             if isinstance(decision, BeyondEnd):
                 self._suspect(partition, decision)
-            elif self._unreadable.get(partition) == decision.offset:
-                unreadable.append((partition, position, decision))
             else:
-                self._start(partition, decision)
-        for partition, position, start in unreadable:
+                starts[partition] = decision
+        return starts
+
+    def _is_suspicious(
+        self, partition: TopicPartition, start: Start, end: int, suspicion: Suspicion | None
+    ) -> bool:
+        """Whether a partition is read with care, or waits; then that is seen to."""
+        if suspicion is None:
+            return True  # another has read on meanwhile: placed again
+        care = judge(suspicion, start.offset, end)
+        if care is Care.WAIT:
+            self._place_at = time.monotonic() + _VERDICT_LOOK_SECONDS
+        elif care is not Care.NONE:
+            self._unplaced.discard(partition)
+            self._careful.add(partition, start, end, care, suspicion)
+        return care is not Care.NONE
+
+    async def _read_carefully(self) -> None:
+        """Read some of a suspicious partition; what became of it."""
+        generation = self._generation
+        self.admitting = True
+        try:
+            turn = await self._careful.take_turn()
+        except (StoreError, KafkaError, OSError, TimeoutError) as error:
             if generation == self._generation:
-                await self._read_by_hand(partition, position, start)
+                self._unplace(self._careful.give_up())
+            self._retry_later(error)
+            return
+        finally:
+            self.admitting = False
+        if generation != self._generation:
+            return
+        self.progressed = True
+        self._failures = 0
+        self.next_offsets[turn.partition] = turn.next_offset
+        if turn.end is End.LOST:
+            self._lose([turn.partition])
+        elif turn.end is End.UNREADABLE:
+            why = f"has something there that cannot be unpacked ({turn.error!r})"
+            self._park(turn.partition, turn.next_offset, why)
+        elif turn.end is End.PASSED:
+            self._start(turn.partition, Start(turn.next_offset))
 
     async def _read_by_hand(
         self, partition: TopicPartition, position: int | None, start: Start
@@ -238,7 +315,7 @@ class Membership:
 
     def _park(self, partition: TopicPartition, position: int | None, why: str) -> None:
         self._unplaced.discard(partition)
-        self._suspects.pop(partition, None)
+        self.isolation.drop(partition)
         self.parked[partition] = position
         self._look_at_parked = time.monotonic() + _PARKED_LOOK_SECONDS
         _log.error(
@@ -290,49 +367,13 @@ class Membership:
         return True
 
     async def _fetch(self, timeout_ms: int) -> list[Record]:
-        if self.isolating:
-            return await self._fetch_isolated()
+        if self.isolation.is_on:
+            ready = self.consumer.assignment() - self.waiting
+            return await self.isolation.fetch(ready, awaits_more=bool(self._unplaced))
         try:
             return await self.consumer.fetch(timeout_ms, self._max_records)
         except Exception as error:  # whatever it is: see `consumer`
             raise ConsumerBroken(error, unpacking=is_unpacking(error)) from error
-
-    async def _fetch_isolated(self) -> list[Record]:
-        """Read one partition after the other, and find the one that cannot be unpacked."""
-        ready = sorted(self.consumer.assignment() - self.waiting)
-        if not ready:
-            await asyncio.sleep(POLL_MS / 1000)
-            return []
-        turn = bisect_right(ready, self._last_alone) if self._last_alone else 0
-        records: list[Record] = []
-        for partition in (*ready[turn:], *ready[:turn]):
-            self._last_alone = partition
-            records = await self._fetch_alone(partition)
-            if records:
-                break
-        self.isolating = bool(self._suspects or self._unplaced)
-        return records
-
-    async def _fetch_alone(self, partition: TopicPartition) -> list[Record]:
-        timeout_ms = POLL_MS if partition in self._suspects else 0
-        try:
-            records = await self.consumer.fetch(timeout_ms, self._max_records, partition)
-        except Exception as error:
-            position = await self.consumer.position(partition)
-            if position is not None and is_unpacking(error):
-                self._unreadable[partition] = position
-                self.found_unreadable = True
-            raise ConsumerBroken(error, unpacking=is_unpacking(error)) from error
-        read = self._read_alone[partition] = self._read_alone.get(partition, 0) + len(records)
-        position = await self.consumer.position(partition)
-        # No fetch looks at more records than it may give: what failed was among the first ones.
-        if (
-            position is None
-            or read >= self._max_records
-            or position >= self._suspects.get(partition, 0)
-        ):
-            self._suspects.pop(partition, None)
-        return records
 
     async def _admit(self, records: Sequence[Record]) -> None:
         generation = self._generation
@@ -377,15 +418,6 @@ class Membership:
             retry_ms=int(delay_seconds * 1000),
             error=error,
         )
-
-
-_OF_CONTENT = (CorruptRecordException, UnsupportedCodecError, gzip.BadGzipFile)
-"""Kinds of `KafkaError` and `OSError` that speak of a batch and not of a broker."""
-
-
-def is_unpacking(error: Exception) -> bool:
-    """Whether the driver stumbled over what a batch holds, so that asking again is of no use."""
-    return isinstance(error, _OF_CONTENT) or not isinstance(error, KafkaError | OSError)
 
 
 def _partition(partition: TopicPartition) -> Partition:

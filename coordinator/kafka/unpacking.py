@@ -40,29 +40,62 @@ class Unpacked:
     error: Exception | None
 
 
-def unpack_fetch(
-    partition: TopicPartition, offset: int, content: bytes, aborted: Any, max_records: int
-) -> Unpacked:
-    """Unpack a fetch from ``offset`` on; ``aborted`` is the broker's list of transactions.
+class Packed:
+    """A fetch from ``offset`` on; ``aborted`` is the broker's list of transactions.
+
+    Nothing of the content is looked at before it is asked for.
+    """
+
+    def __init__(
+        self, partition: TopicPartition, offset: int, content: bytes, aborted: Any
+    ) -> None:
+        self._content = content
+        self._records = PartitionRecords(
+            partition, _Batches(content), aborted, offset, None, None, True, READ_COMMITTED
+        )
+
+    @property
+    def next_offset(self) -> int:
+        """Where what follows the last record that was given begins."""
+        return int(self._records.next_fetch_offset)
+
+    def next_record(self) -> Record | None:
+        """Unpack one record, None at the end; raises anything about the content."""
+        for r in self._records:
+            return Record(
+                r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)
+            )
+        return None
+
+    def batch_ends(self, offset: int) -> int:
+        """Tell by its outside alone where the batch at an offset ends.
+
+        A batch that is not compressed is as good as its first record alone.
+        """
+        batches = _Batches(self._content)
+        while batches.has_next():
+            batch = batches.next_batch()
+            end: int = batch.next_offset
+            if end > offset:
+                return end if getattr(batch, "compression_type", 1) else offset + 1
+        return offset + 1
+
+
+def unpack_fetch(packed: Packed, max_records: int) -> Unpacked:
+    """Unpack some of a fetch.
 
     Raises nothing about the content: what could be read before an error is worth having.
     """
-    unpacked = PartitionRecords(
-        partition, _Batches(content), aborted, offset, None, None, True, READ_COMMITTED
-    )
     records: list[Record] = []
     try:
-        for r in unpacked:
-            records.append(
-                Record(
-                    r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)
-                )
-            )
-            if len(records) >= max_records:
-                return Unpacked(records, unpacked.next_fetch_offset, whole=False, error=None)
+        while len(records) < max_records:
+            record = packed.next_record()
+            if record is None:
+                return Unpacked(records, packed.next_offset, whole=True, error=None)
+            records.append(record)
     except Exception as error:  # of whatever kind: content is at fault, or no better known
-        return Unpacked(records, unpacked.next_fetch_offset, whole=False, error=error)
-    return Unpacked(records, unpacked.next_fetch_offset, whole=True, error=None)
+        return Unpacked(records, packed.next_offset, whole=False, error=error)
+    return Unpacked(records, packed.next_offset, whole=False, error=None)
 
 
 class _Batches(_MemoryRecordsPy):  # type: ignore[misc]

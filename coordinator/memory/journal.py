@@ -9,14 +9,16 @@ from coordinator.memory.admission import MemoryAdmission
 from coordinator.memory.duties import MemoryDuties
 from coordinator.memory.journal_tables import Epoch
 from coordinator.memory.link import Link
+from coordinator.memory.readings import MemoryReadings
 from coordinator.memory.world import World
 
 
-class MemoryJournal(MemoryAdmission, MemoryDuties):
-    """Admission and duties over one world; implements `coordinator.engine.ports.Journal`."""
+class MemoryJournal(MemoryAdmission, MemoryReadings, MemoryDuties):
+    """Admission, readings and duties over one world; a `coordinator.engine.ports.Journal`."""
 
     def __init__(self, world: World, worker: int, link: Link, epoch: Epoch) -> None:
         MemoryAdmission.__init__(self, world, worker, link, epoch)
+        MemoryReadings.__init__(self, world, worker, link)
         MemoryDuties.__init__(self, world, worker, link)
 
     async def ping(self) -> None:

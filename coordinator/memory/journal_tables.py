@@ -1,6 +1,6 @@
 """The journal's tables as plain values, and the small questions that several adapters ask.
 
-Mirrors ``coordinator/journal/migrations/0001_journal.sql``: the same rows, under the same names.
+Mirrors the files in ``coordinator/journal/migrations``: the same rows, under the same names.
 """
 
 from __future__ import annotations
@@ -67,6 +67,15 @@ class Epoch:
 
 
 @dataclass(slots=True)
+class ReadingRow:
+    """A worker that reads a partition; ``stood_at`` is set when another one began there."""
+
+    stood_at: int | None = None
+    marked: int | None = None
+    setting_aside: bool = False
+
+
+@dataclass(slots=True)
 class Newcomer:
     """A submission whose id was known; ``digest`` is None for a cancel of a final unit."""
 
@@ -100,6 +109,7 @@ class JournalTables:
     ids: dict[str, int] = field(default_factory=dict)
     locks: dict[tuple[str, str], dict[int, bool]] = field(default_factory=dict)
     positions: dict[Partition, int] = field(default_factory=dict)
+    readings: dict[Partition, dict[int, ReadingRow]] = field(default_factory=dict)
     newcomers: dict[int, Newcomer] = field(default_factory=dict)
     outbox: dict[int, tuple[Message, ...]] = field(default_factory=dict)
     aside: dict[int, tuple[str, Message]] = field(default_factory=dict)

@@ -50,13 +50,15 @@ class MemoryWorkers:
         return now
 
     async def leave(self) -> None:
-        """Let the lease expire now, so that another worker takes over at once."""
+        """Let go of every partition, and the lease expire now."""
         await self._link.call(JOURNAL, "leave", self._leave)
 
     def _leave(self) -> None:
         row = self._journal.workers[self._worker]
         if row.expires_at is not None:
             row.expires_at = self._world.now()
+        for held in self._journal.readings.values():
+            held.pop(self._worker, None)
 
     async def expired(self) -> Sequence[int]:
         """Workers whose lease has expired and that still have something to take over."""

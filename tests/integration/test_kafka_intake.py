@@ -14,7 +14,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from coordinator.devstack.kafka import Kafka
 from coordinator.domain.errors import Fenced
-from coordinator.engine.ports import Partition, Record
+from coordinator.engine.ports import Partition, Record, Suspicion
 from coordinator.kafka import membership, watch
 from coordinator.kafka.consumer import GroupConsumer
 from coordinator.kafka.intake import UnitIntake
@@ -446,3 +446,67 @@ async def test_a_broker_killed_in_between_loses_and_repeats_nothing(tmp_path: Pa
         assert port.values(0) == _numbers(10)
     finally:
         await asyncio.to_thread(broker.kill)
+
+
+async def test_what_is_suspicious_is_marked_before_it_is_touched_and_read_alone(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    """H19: as many records as a batch may have, then as usual; nothing lost, doubled or turned."""
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 2)
+    for partition in range(2):
+        await _send(kafka_bootstrap, topic, _numbers(30), partition=partition)
+    port = MemoryIntake()
+    port.suspicions[topic, 0] = Suspicion(stood=1)
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port, max_records=10)
+    with captured_log() as logs:
+        async with running(intake):
+            await until(lambda: len(port.admitted) == 60, "all records are admitted")
+    assert port.marks == [((topic, 0), offset, False) for offset in range(10)]
+    assert [port.values(number) for number in range(2)] == [_numbers(30)] * 2
+    assert port.released == {(topic, 0), (topic, 1)}
+    assert [log["offset"] for log in logs if log["event"] == "intake.suspicious"] == [0]
+
+
+@pytest.mark.parametrize("codec", [None, "gzip"])
+async def test_what_is_condemned_is_kept_unread_or_passed_over(
+    kafka_bootstrap: str, kafka_prefix: str, codec: str | None
+) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 2)
+    for partition in range(2):
+        batch = BatchBuilder(100_000, 1 if codec else 0)
+        for value in (*_numbers(2), b"deadly", b"with it"):
+            batch.append(timestamp=7, key=b"k", value=value, headers=[("h", b"\xff")])
+        async with producer_of(kafka_bootstrap) as producer:
+            await producer.partitions_for(topic)
+            await (await producer.send_batch(batch, topic, partition=partition))
+        await _send(kafka_bootstrap, topic, [b"behind"], partition=partition)
+    port = MemoryIntake()
+    port.at = {(topic, 0): 2, (topic, 1): 2}
+    port.suspicions[topic, 0] = Suspicion(stood=3, marked=2)
+    port.suspicions[topic, 1] = Suspicion(stood=5, marked=4, setting_aside=2)
+    async with running(UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)):
+        await until(lambda: port.at == {(topic, 0): 5, (topic, 1): 5}, "all is passed")
+    kept = {record.partition: record for record, _, _ in port.kept}
+    assert kept[0] == Record(topic, 0, 2, 7, b"k", b"deadly", (("h", b"\xff"),))
+    assert kept[1] == Record(topic, 1, 2, 0, None, None, ())
+    assert port.values(0) == [b"with it", b"behind"]
+    # A compressed batch cannot be left in part; one that is not loses the one record alone.
+    assert port.values(1) == ([b"behind"] if codec else [b"with it", b"behind"])
+    assert ((topic, 0), 2, True) in port.marks
+
+
+async def test_nobody_is_condemned_by_those_who_may_be_alive(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "_VERDICT_LOOK_SECONDS", 0.05)
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 2)
+    await _send(kafka_bootstrap, topic, _numbers(3), partition=0)
+    await _send(kafka_bootstrap, topic, _numbers(3), partition=1)
+    port = MemoryIntake()
+    port.undecided[topic, 0] = Suspicion(stood=3, marked=2, undecided=1)
+    async with running(UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)):
+        await until(lambda: port.values(1) == _numbers(3), "the other partition is read")
+        assert port.values(0) == []
+        port.undecided.clear()  # it was alive, and has let go
+        await until(lambda: port.values(0) == _numbers(3), "it is read")
+    assert port.kept == []

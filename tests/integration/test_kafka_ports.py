@@ -11,9 +11,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from coordinator.domain.errors import StoreUnavailable
+from coordinator.domain.errors import ErrorCode, StoreUnavailable
 from coordinator.domain.publishing import Message
-from coordinator.engine.ports import Partition, Record
+from coordinator.engine.ports import Partition, Record, Suspicion
 
 
 class MemoryIntake:
@@ -26,12 +26,39 @@ class MemoryIntake:
         self.room = True
         self.away = 0
         self.steal: dict[Partition, int] = {}
+        self.suspicions: dict[Partition, Suspicion] = {}
+        self.undecided: dict[Partition, Suspicion] = {}
+        self.marks: list[tuple[Partition, int, bool]] = []
+        self.kept: list[tuple[Record, str, ErrorCode]] = []
+        self.released: set[Partition] = set()
 
     async def positions(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
         if self.away:
             self.away -= 1
             raise StoreUnavailable("journal", "away")
         return {place: self.at[place] for place in partitions if place in self.at}
+
+    async def begin_reading(
+        self, offsets: Mapping[Partition, int]
+    ) -> Mapping[Partition, Suspicion]:
+        return {
+            place: self.undecided.get(place) or self.suspicions.pop(place, Suspicion())
+            for place in offsets
+        }
+
+    async def mark(self, partition: Partition, offset: int, *, setting_aside: bool) -> bool:
+        self.marks.append((partition, offset, setting_aside))
+        return True
+
+    async def set_aside(
+        self, record: Record, next_offset: int, message: str, code: ErrorCode = ErrorCode.MALFORMED
+    ) -> bool:
+        self.at[record.topic, record.partition] = next_offset
+        self.kept.append((record, message, code))
+        return True
+
+    async def release(self, partitions: Collection[Partition]) -> None:
+        self.released.update(partitions)
 
     async def admit(self, records: Sequence[Record]) -> frozenset[Partition]:
         if self.away:

@@ -61,6 +61,9 @@ class Seen:
     def dead_letter(self, letter: DeadLetter, origin: Origin) -> None:
         self._faults.count("dead letters")
 
+    def record_set_aside(self, origin: Origin, next_offset: int) -> None:
+        self._faults.count("set aside unread")
+
     def finished(self, unit: Unit, status: Status, problem: Problem | None) -> None:
         self.final[unit.seq] = status
         self._faults.count(status.value)

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 from coordinator.domain.publishing import Message
 from coordinator.engine.ports import Record
 from coordinator.kafka.ending import end_within
-from coordinator.kafka.membership import is_unpacking
+from coordinator.kafka.failures import is_unpacking
 from coordinator.kafka.partitioning import partition_of
 from coordinator.kafka.placement import BeyondEnd, Start, place
 from coordinator.kafka.producer import message_bytes
-from coordinator.kafka.unpacking import Unpacked, _Batch, unpack_fetch
+from coordinator.kafka.unpacking import Packed, Unpacked, _Batch, unpack_fetch
 
 
 @given(st.binary(max_size=200), st.integers(1, 64))
@@ -118,7 +118,7 @@ def test_what_the_driver_can_unpack_we_unpack_alike(
         Record(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers)
         for r in driver
     ]
-    unpacked = unpack_fetch(place, offset, content, [], 500)
+    unpacked = unpack_fetch(Packed(place, offset, content, []), 500)
     assert unpacked == Unpacked(expected, driver.next_fetch_offset, whole=True, error=None)
 
 
@@ -130,7 +130,7 @@ def test_broken_content_is_told_and_never_raised(
     at = data.draw(st.integers(12, len(content) - 1))
     content[at] ^= data.draw(st.integers(1, 255))
     with patch.object(_Batch, "validate_crc", lambda batch: True):
-        unpacked = unpack_fetch(TopicPartition("t", 3), 0, bytes(content), [], 500)
+        unpacked = unpack_fetch(Packed(TopicPartition("t", 3), 0, bytes(content), []), 500)
     assert unpacked.whole is (unpacked.error is None)
     assert len(unpacked.records) <= len(records)
 
@@ -138,7 +138,7 @@ def test_broken_content_is_told_and_never_raised(
 def test_a_checksum_that_does_not_match_is_told() -> None:
     content = bytearray(_fetched([(b"k", b"v", [])], 0))
     content[-3] ^= 1
-    unpacked = unpack_fetch(TopicPartition("t", 3), 7, bytes(content), [], 500)
+    unpacked = unpack_fetch(Packed(TopicPartition("t", 3), 7, bytes(content), []), 500)
     assert isinstance(unpacked.error, CorruptRecordException)
     assert (unpacked.records, unpacked.next_offset) == ([], 7)
 

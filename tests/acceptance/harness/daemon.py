@@ -134,6 +134,7 @@ class Daemon:
             for line in self.logs()
             if line.get("level") in {"error", "critical", None}
             and _OF_A_FRESH_BROKER not in str(line.get("message"))
+            and not str(line.get("unreadable", "")).startswith("fault point ")
         ]
 
     def tail(self, lines: int = 12) -> str:
