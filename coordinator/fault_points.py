@@ -48,6 +48,7 @@ class FaultPoint(StrEnum):
     SET_ASIDE_AFTER = "set_aside.after"
     RELEASE_BEFORE = "release.before"
     RELEASE_AFTER = "release.after"
+    UNPACK = "unpack"
     ADMIT_READ = "admit.read"
     ADMIT_BEFORE = "admit.before"
     ADMIT_AFTER = "admit.after"

@@ -208,8 +208,9 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         _E.INTAKE_RECORD_SET_ASIDE,
         "error",
         ("topic", "partition", "offset", "records"),
-        "Reading this record ended the process three times. It is a dead letter now, unread; "
-        "`records` is more than 1 where a whole compressed batch could not be unpacked.",
+        "Reading this record ended the process three times, or its compressed batch would unpack "
+        "to more than `kafka.unpacked_batch_max_bytes`. It is a dead letter now, unread; "
+        "`records` is more than 1 where a whole batch was passed over.",
         "Look at the dead letter with a tool of its own, not with a unit's reader; report what "
         "is in it.",
     ),

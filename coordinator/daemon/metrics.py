@@ -78,7 +78,7 @@ class Metrics:
         self.units_refused = self._counter("units_refused", "Units that did not commit.", "code")
         self.dead_letters = self._counter("dead_letters", "Records kept as dead letters.", "code")
         self.records_set_aside = self._counter(
-            "records_set_aside", "Offsets passed over, since reading there ends the process."
+            "records_set_aside", "Offsets kept as dead letters unread: deadly, or too much."
         )
         self.unit_duration = self._histogram(
             "unit_duration_seconds", "From admission to the end.", "status", UNIT_BUCKETS_SECONDS

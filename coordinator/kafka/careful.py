@@ -42,8 +42,10 @@ from enum import Enum, auto
 
 from aiokafka import TopicPartition
 
-from coordinator.engine.ports import Intake, Partition, Record, Suspicion
+from coordinator.engine.ports import Intake, Partition, Suspicion
+from coordinator.kafka.codecs import BatchTooLarge
 from coordinator.kafka.consumer import GroupConsumer
+from coordinator.kafka.passing_over import leave_deadly, leave_too_large
 from coordinator.kafka.placement import Start
 from coordinator.kafka.unpacking import Packed
 from coordinator.log_events import LogEvent
@@ -97,6 +99,12 @@ class Turn:
     next_offset: int
     end: End
     error: Exception | None = None
+
+
+class _Unreadable(Exception):
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(repr(cause))
+        self.cause = cause
 
 
 @dataclass(slots=True)
@@ -198,29 +206,43 @@ class CarefulReading:
             return Turn(partition, place.offset, End.LOST)
         if self._places.get(partition) is not place:
             return Turn(partition, place.offset, End.NOT_YET)
-        if place.care is Care.PASS_OVER:
-            is_ours, next_offset = await self._pass_over(name, place.offset, place.packed)
-        else:
-            try:
-                record = place.packed.next_record()
-            except Exception as error:  # of whatever kind: the content is at fault
-                return Turn(partition, place.offset, End.UNREADABLE, error)
-            if record is None:
-                return self._fetch_again(partition, place)
-            next_offset = record.offset + 1
-            if place.care is Care.SET_ASIDE:
-                is_ours = await self._port.set_aside(record, next_offset, _DEADLY)
-            else:
-                is_ours = not await self._port.admit([record])
+        try:
+            next_offset, is_ours = await self._touch(name, place)
+        except _Unreadable as error:
+            return Turn(partition, place.offset, End.UNREADABLE, error.cause)
+        if next_offset is None:
+            return self._fetch_again(partition, place)
         if not is_ours:
             return Turn(partition, place.offset, End.LOST)
-        if place.care is Care.PASS_OVER:
-            place.packed = None
         place.care, place.marked = Care.MARKED, 0
         place.offset = next_offset
         place.records_left -= 1
         is_over = place.offset >= place.until or not place.records_left
         return Turn(partition, place.offset, End.PASSED if is_over else End.NOT_YET)
+
+    async def _touch(self, name: Partition, place: _Place) -> tuple[int | None, bool]:
+        """Do what is due with the marked record; the offset after it, and whether it was ours.
+
+        No offset: what was fetched is used up.
+        """
+        packed = place.packed
+        assert packed is not None
+        if place.care is Care.PASS_OVER:
+            place.packed = None
+            return await leave_deadly(self._port, name, place.offset, packed)
+        try:
+            record = packed.next_record()
+        except BatchTooLarge:
+            place.packed = None
+            return await leave_too_large(self._port, name, place.offset, packed)
+        except Exception as error:  # of whatever kind: the content is at fault
+            raise _Unreadable(error) from error
+        if record is None:
+            return None, True
+        next_offset = record.offset + 1
+        if place.care is Care.SET_ASIDE:
+            return next_offset, await self._port.set_aside(record, next_offset, _DEADLY)
+        return next_offset, not await self._port.admit([record])
 
     def _fetch_again(self, partition: TopicPartition, place: _Place) -> Turn:
         """What was fetched is used up; it may have held nothing for us at all."""
@@ -230,19 +252,8 @@ class CarefulReading:
         is_over = not moved or place.offset >= place.until
         return Turn(partition, place.offset, End.PASSED if is_over else End.NOT_YET)
 
-    async def _pass_over(self, name: Partition, offset: int, packed: Packed) -> tuple[bool, int]:
-        """Leave behind what cannot even be unpacked: a dead letter tells where it was."""
-        next_offset = packed.batch_ends(offset)
-        record = Record(*name, offset, 0, None, None, ())
-        message = _UNFETCHABLE.format(first=offset, last=next_offset - 1)
-        return await self._port.set_aside(record, next_offset, message), next_offset
-
 
 _DEADLY = (
     f"Reading this record ended the process {MARKED_DEATHS_MAX + 1} times; it was not looked into "
     "any more."
-)
-_UNFETCHABLE = (
-    "Unpacking the records at offsets {first} to {last} ended the process every time; they were "
-    "passed over, and this dead letter has no value."
 )

@@ -22,8 +22,9 @@ from aiokafka.errors import IllegalStateError, KafkaError, LeaderNotAvailableErr
 from aiokafka.protocol.fetch import FetchRequest
 
 from coordinator.engine.ports import Record
+from coordinator.kafka.codecs import bound_decompression, bounded_fetch
 from coordinator.kafka.ending import end_within
-from coordinator.kafka.unpacking import Packed, Unpacked, unpack_fetch
+from coordinator.kafka.unpacking import Packed
 
 OnChange = Callable[[frozenset[TopicPartition]], None]
 
@@ -45,8 +46,10 @@ class GroupConsumer:
         session_timeout_seconds: float,
         assigned: OnChange,
         revoked: OnChange,
+        unpacked_bytes_max: int,
         client_options: Mapping[str, Any],
     ) -> None:
+        bound_decompression(unpacked_bytes_max)
         self._listener = _Listener(self, assigned, revoked)
         session_ms = int(session_timeout_seconds * 1000)
         self._consumer = AIOKafkaConsumer(
@@ -75,21 +78,15 @@ class GroupConsumer:
 
     async def fetch(self, timeout_ms: int, max_records: int, *only: TopicPartition) -> list[Record]:
         """Give what is there, in order per partition; wait for something that long at most."""
-        fetched = await self._consumer.getmany(
-            *only, timeout_ms=timeout_ms, max_records=max_records
-        )
+        with bounded_fetch():
+            fetched = await self._consumer.getmany(
+                *only, timeout_ms=timeout_ms, max_records=max_records
+            )
         return [
             Record(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers))
             for records in fetched.values()
             for r in records
         ]
-
-    async def unpack(self, partition: TopicPartition, offset: int, max_records: int) -> Unpacked:
-        """Read a fetch from there on that the driver failed at; its own position stays.
-
-        Raises what `fetch_packed` raises.
-        """
-        return unpack_fetch(await self.fetch_packed(partition, offset), max_records)
 
     async def fetch_packed(self, partition: TopicPartition, offset: int) -> Packed:
         """Fetch from there on, and look into none of it; the driver's own position stays.

@@ -36,6 +36,7 @@ from aiokafka import TopicPartition
 
 from coordinator.domain.errors import InvariantViolated
 from coordinator.engine.ports import Intake, Partition
+from coordinator.kafka.codecs import UNPACKED_BYTES_MAX
 from coordinator.kafka.failures import ConsumerBroken
 from coordinator.kafka.membership import Membership
 from coordinator.kafka.watch import Watch
@@ -85,6 +86,7 @@ class UnitIntake:
         max_records: int = 500,
         instance_id: str | None = None,
         session_timeout_seconds: float = 6.0,
+        unpacked_bytes_max: int = UNPACKED_BYTES_MAX,
         client_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._topics = tuple(topics)
@@ -95,6 +97,7 @@ class UnitIntake:
             "group_id": group_id,
             "instance_id": instance_id,
             "session_timeout_seconds": session_timeout_seconds,
+            "unpacked_bytes_max": unpacked_bytes_max,
             "client_options": client_options or {},
         }
         self._member: Membership | None = None

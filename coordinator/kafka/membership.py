@@ -19,10 +19,13 @@ from aiokafka.errors import KafkaError
 from coordinator.domain.errors import Fenced, StoreError
 from coordinator.engine.ports import Intake, Partition, Record, Suspicion
 from coordinator.kafka.careful import Care, CarefulReading, End, judge
+from coordinator.kafka.codecs import BatchTooLarge
 from coordinator.kafka.consumer import GroupConsumer
 from coordinator.kafka.failures import POLL_MS, ConsumerBroken, is_unpacking
 from coordinator.kafka.isolation import Isolation
+from coordinator.kafka.passing_over import leave_too_large
 from coordinator.kafka.placement import BeyondEnd, Start, place
+from coordinator.kafka.unpacking import Packed, unpack_fetch
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
 
@@ -264,12 +267,13 @@ class Membership:
             self._place_at = time.monotonic() + _ROOM_PATIENCE_SECONDS
             return
         try:
-            found = await self.consumer.unpack(partition, start.offset, self._max_records)
+            packed = await self.consumer.fetch_packed(partition, start.offset)
         except (KafkaError, OSError, TimeoutError) as error:
             self._retry_later(error)
             return
         if generation != self._generation:
             return
+        found = unpack_fetch(packed, self._max_records)
         if found.records:
             await self._admit(found.records)
             if self._failures:
@@ -280,9 +284,19 @@ class Membership:
         elif found.error is None:
             self._unreadable.pop(partition, None)
             self._start(partition, Start(found.next_offset, start.lost))
+        elif isinstance(found.error, BatchTooLarge):
+            self._unreadable.pop(partition, None)
+            await self._leave_behind(partition, start, packed)
         else:
             why = f"has something there that cannot be unpacked ({found.error!r})"
             self._park(partition, position, why)
+
+    async def _leave_behind(self, partition: TopicPartition, start: Start, packed: Packed) -> None:
+        """Pass over a batch that holds more than we unpack; then the partition is placed anew."""
+        try:
+            await leave_too_large(self._port, _partition(partition), start.offset, packed)
+        except StoreError as error:
+            self._retry_later(error)
 
     def _start(self, partition: TopicPartition, start: Start) -> None:
         if start.lost:

@@ -25,6 +25,7 @@ from aiokafka.record.util import decode_varint_py as decode_varint  # the other 
 from coordinator.engine.ports import Record
 
 _FIRST_MAGIC_WITH_HEADERS = 2
+_BYTES_AT_ONCE = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +83,19 @@ class Packed:
 
 
 def unpack_fetch(packed: Packed, max_records: int) -> Unpacked:
-    """Unpack some of a fetch.
+    """Unpack some of a fetch: so many records, and not many more bytes than `_BYTES_AT_ONCE`.
 
     Raises nothing about the content: what could be read before an error is worth having.
     """
     records: list[Record] = []
     try:
-        while len(records) < max_records:
+        size = 0
+        while len(records) < max_records and size < _BYTES_AT_ONCE:
             record = packed.next_record()
             if record is None:
                 return Unpacked(records, packed.next_offset, whole=True, error=None)
             records.append(record)
+            size += len(record.value or b"")
     except Exception as error:  # of whatever kind: content is at fault, or no better known
         return Unpacked(records, packed.next_offset, whole=False, error=error)
     return Unpacked(records, packed.next_offset, whole=False, error=None)

@@ -101,6 +101,13 @@ class Kafka(Section):
         "coordinator",
         description="The consumer group that shares the units; also the events' `source.name`.",
     )
+    unpacked_batch_max_bytes: int = Field(
+        33_554_432,
+        ge=1_048_576,
+        le=1_073_741_824,
+        description="Bytes to which a compressed batch of records may unpack; a larger one "
+        "becomes a dead letter unread.",
+    )
 
 
 class Topics(Section):

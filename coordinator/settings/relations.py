@@ -14,11 +14,13 @@ from coordinator.settings.models import (
     Backlog,
     Batch,
     Journal,
+    Kafka,
     MongodbStore,
     PostgresqlStore,
     Section,
     Store,
     Topics,
+    Units,
     Worker,
 )
 from coordinator.toml_reading import Place, hint
@@ -123,6 +125,9 @@ def _sizes(valid: Valid) -> Found:
     batch, backlog, worker = valid.section(Batch), valid.section(Backlog), valid.section(Worker)
     if batch and backlog and backlog.max_units < batch.max_units:
         yield ("backlog", "max_units"), "must not be less than batch.max_units"
+    kafka, units = valid.section(Kafka), valid.section(Units)
+    if kafka and units and kafka.unpacked_batch_max_bytes < units.max_bytes:
+        yield ("kafka", "unpacked_batch_max_bytes"), "must not be less than units.max_bytes"
     for name, store in valid.stores.items():
         if isinstance(store, MongodbStore):
             continue

@@ -510,3 +510,56 @@ async def test_nobody_is_condemned_by_those_who_may_be_alive(
         port.undecided.clear()  # it was alive, and has let go
         await until(lambda: port.values(0) == _numbers(3), "it is read")
     assert port.kept == []
+
+
+@pytest.mark.parametrize("codec", ["gzip", "lz4", "snappy", "zstd"])
+async def test_a_batch_that_unpacks_to_too_much_is_passed_over_and_nothing_else(
+    kafka_bootstrap: str, kafka_prefix: str, codec: str
+) -> None:
+    """I12: nothing in it is read, one dead letter tells where it was."""
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 2)
+    await _send(kafka_bootstrap, topic, _numbers(2))
+    number = {"gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}[codec]
+    batch = BatchBuilder(20_000_000, number)
+    for _ in range(3):
+        batch.append(timestamp=7, key=b"k", value=bytes(1_000_000), headers=[])
+    async with producer_of(kafka_bootstrap) as producer:
+        await producer.partitions_for(topic)
+        await (await producer.send_batch(batch, topic, partition=0))
+    for partition in range(2):
+        await _send(kafka_bootstrap, topic, [b"behind"], partition=partition)
+    port = MemoryIntake()
+    intake = UnitIntake(
+        kafka_bootstrap, kafka_prefix, [topic], port, unpacked_bytes_max=2 * 1024 * 1024
+    )
+    async with running(intake):
+        await until(lambda: port.at == {(topic, 0): 6, (topic, 1): 1}, "all is passed")
+        assert intake.state().parked == frozenset()
+    assert port.values(0) == [*_numbers(2), b"behind"]
+    assert port.values(1) == [b"behind"]
+    ((record, message, code),) = port.kept
+    assert (record.offset, record.value, code.value) == (2, None, "too_large")
+    assert "offsets 2 to 4" in message
+
+
+async def test_batches_that_are_too_much_together_are_read_one_after_the_other(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    """I12: a fetch of a megabyte may hold many batches, each as large as it may be."""
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    async with producer_of(kafka_bootstrap) as producer:
+        await producer.partitions_for(topic)
+        for number in range(8):
+            batch = BatchBuilder(20_000_000, 4)
+            batch.append(timestamp=7, key=None, value=bytes([number]) * 1_500_000, headers=[])
+            await (await producer.send_batch(batch, topic, partition=0))
+    port = MemoryIntake()
+    intake = UnitIntake(
+        kafka_bootstrap, kafka_prefix, [topic], port, unpacked_bytes_max=2 * 1024 * 1024
+    )
+    with captured_log() as logs:
+        async with running(intake):
+            await until(lambda: len(port.admitted) == 8, "all are admitted")
+    assert [value and value[0] for value in port.values(0)] == list(range(8))
+    assert any("FetchTooLarge" in str(log) for log in _rebuilt(logs))
+    assert port.kept == []

@@ -87,7 +87,14 @@ def test_every_ruling_is_cited_and_units_keep_their_order() -> None:
 
 def test_failures_names_events_that_exist() -> None:
     named = set(EVENT.findall((DOCS / "operating" / "failures.md").read_text()))
-    other = {"backlog.max_units", "max.message", "coordinator.undo", "coordinator.units"}
+    other = {
+        "backlog.max_units",
+        "backlog.max_bytes",
+        "kafka.unpacked_batch_max_bytes",
+        "max.message",
+        "coordinator.undo",
+        "coordinator.units",
+    }
     assert named - other <= {event.value for event in LogEvent}
 
 
