@@ -166,11 +166,12 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         _E.INTAKE_PAUSED,
         "warning",
-        ("reason", "backlog"),
-        "No more is read from Kafka: the backlog is at its bound, or a store is away.",
+        ("units", "bytes"),
+        "No more is read from Kafka: the open units are at `backlog.max_units` or "
+        "`backlog.max_bytes`.",
         "If it lasts, find what is away or slow; the units wait in the topic.",
     ),
-    Entry(_E.INTAKE_RESUMED, "info", ("backlog", "duration_ms"), "Reading goes on."),
+    Entry(_E.INTAKE_RESUMED, "info", ("units", "bytes"), "Reading goes on."),
     Entry(
         _E.INTAKE_POSITION_LOST,
         "warning",

@@ -208,6 +208,7 @@ def _admission(worker: _Worker, journal: WorkersJournal, membership: Membership)
             reply_topics=frozenset(settings.topics.reply_to),
             dead_letters_topic=settings.topics.dead_letters,
             backlog_units_max=settings.backlog.max_units,
+            backlog_bytes_max=settings.backlog.max_bytes,
         ),
         announcer=worker.announcer,
         drawing=Drawing(around.clock, around.chance),

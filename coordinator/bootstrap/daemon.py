@@ -179,6 +179,7 @@ class _Daemon:
             else:
                 self._health.away("kafka", "no broker answers")
             self._metrics.units_in_flight.set(len(assembly.schedule))
+            self._metrics.units_in_flight_bytes.set(assembly.schedule.weight_bytes)
             self._metrics.units_parked.set(len(assembly.schedule.parked))
             self._metrics.event_loop_lag.set(self._health.loop_lag_seconds)
             await self._clock.wait(stop, 0.5)

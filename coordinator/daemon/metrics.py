@@ -107,6 +107,9 @@ class Metrics:
         self.rebalances = self._counter("rebalances", "Assignments of partitions.")
         self.takeovers = self._counter("takeovers", "Workers whose units were taken over.")
         self.units_in_flight = self._gauge("units_in_flight", "Units admitted and not yet ended.")
+        self.units_in_flight_bytes = self._gauge(
+            "units_in_flight_bytes", "What those units take, as backlog.max_bytes counts."
+        )
         self.units_parked = self._gauge("units_parked", "Units that wait for a person.")
         self.outbox_rows = self._gauge("outbox_rows", "Outbox rows not yet published.")
         self.outbox_oldest_age = self._gauge(

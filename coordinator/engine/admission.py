@@ -49,13 +49,14 @@ from coordinator.fault_points import FaultPoint, reach
 
 @dataclass(frozen=True, slots=True)
 class AdmissionRules:
-    """The settings that reading a record needs. ``backlog_units_max`` bounds the open units."""
+    """The settings that reading a record needs. ``backlog_…_max`` bound the open units."""
 
     max_bytes: int
     timeout_ms: int
     reply_topics: frozenset[str]
     dead_letters_topic: str
     backlog_units_max: int
+    backlog_bytes_max: int
 
 
 @dataclass(slots=True)
@@ -143,8 +144,14 @@ class Admission:
         return not lost
 
     def has_room(self) -> bool:
-        """Whether the backlog is below its bound (I12)."""
-        return len(self._schedule) < self._rules.backlog_units_max
+        """Whether the backlog is below its bounds (I12)."""
+        units, weight_bytes = self.backlog()
+        rules = self._rules
+        return units < rules.backlog_units_max and weight_bytes < rules.backlog_bytes_max
+
+    def backlog(self) -> tuple[int, int]:
+        """How many units are open, and about what they take in memory."""
+        return len(self._schedule), self._schedule.weight_bytes
 
     async def admit(self, records: Sequence[Record]) -> frozenset[Partition]:
         """Journal records in their order; give the partitions that were not ours any more."""
@@ -224,7 +231,7 @@ class Admission:
         )
         match seen:
             case Submission():
-                reading.arrivals.append(Arrival(seen, origin))
+                reading.arrivals.append(Arrival(seen, origin, len(record.value or b"")))
             case Cancel():
                 reading.cancels.append(
                     CancelArrival(

@@ -265,7 +265,10 @@ class Intake(Protocol):
         """
 
     def has_room(self) -> bool:
-        """Whether intake may go on (the backlog is below its bound, no store is away)."""
+        """Whether intake may go on: the backlog is below its bounds."""
+
+    def backlog(self) -> tuple[int, int]:
+        """How many units are open, and about how many bytes they take in memory."""
 
 
 class Outbox(Protocol):
@@ -323,10 +326,11 @@ class Move:
 
 
 class Arrival(NamedTuple):
-    """A valid submission and where it came from."""
+    """A valid submission, where it came from, and the length of its record's value."""
 
     submission: Submission
     origin: Origin
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Batch:
 
 
 class Schedule:
-    """The open units of this worker."""
+    """The open units of this worker. ``weight_bytes`` is about what they take in memory."""
 
     def __init__(self) -> None:
         self._entries: dict[int, Entry] = {}
@@ -88,6 +88,7 @@ class Schedule:
         self._followers: dict[int, set[int]] = {}
         self._away: set[str] = set()
         self._held_by_store: set[int] = set()
+        self.weight_bytes = 0
         self._ended_meanwhile: set[int] | None = None
         self.elsewhere: set[int] = set()
         self.parked: set[int] = set()
@@ -113,6 +114,7 @@ class Schedule:
         """Take an admitted or taken-over unit in. Units come in the order of ``seq`` or older."""
         seq = entry.unit.seq
         self._entries[seq] = entry
+        self.weight_bytes += entry.unit.weight_bytes
         self._locks.claim(seq, entry.unit.plan.locks)
         if entry.elsewhere:
             self.elsewhere.add(seq)
@@ -129,8 +131,10 @@ class Schedule:
         """Forget a unit that is final (or not ours any more), and let its followers go."""
         if self._ended_meanwhile is not None:
             self._ended_meanwhile.add(seq)
-        if self._entries.pop(seq, None) is None:
+        ended = self._entries.pop(seq, None)
+        if ended is None:
             return
+        self.weight_bytes -= ended.unit.weight_bytes
         self._queued.discard(seq)
         self.elsewhere.discard(seq)
         self.parked.discard(seq)

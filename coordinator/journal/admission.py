@@ -134,6 +134,7 @@ def _admitted(batch: AdmissionBatch, mapping: EntityMapping, row: Mapping[str, A
                 reply_to=submission.reply_to,
                 traceparent=submission.traceparent,
                 origin=arrival.origin,
+                size_bytes=arrival.size_bytes,
             )
         )
     return Admitted(

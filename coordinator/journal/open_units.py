@@ -51,6 +51,7 @@ def unit_of(row: Mapping[str, Any], mapping: EntityMapping) -> Unit:
         reply_to=row["reply_to"],
         traceparent=row["traceparent"],
         origin=Origin(row["topic"], row["partition"], row["offset"]),
+        size_bytes=len(row["plan"]) + len(row["metadata"] or b""),
     )
 
 

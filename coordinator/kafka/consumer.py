@@ -32,6 +32,8 @@ _ASK_SECONDS = 5.0
 _FETCH_WAIT_MS = 200
 _FETCH_BYTES = 16 * 1024 * 1024
 _PARTITION_FETCH_BYTES = 1024 * 1024
+_BUFFER_BYTES = 64 * 1024 * 1024
+_PARTITION_FETCH_BYTES_MIN = 64 * 1024
 
 
 class GroupConsumer:
@@ -116,6 +118,15 @@ class GroupConsumer:
         """The partitions that are ours now."""
         return frozenset(self._consumer.assignment())
 
+    def share_buffer(self, partitions: int) -> None:
+        """Bound what is read ahead of all partitions together (I12): the driver bounds each.
+
+        A batch that is larger than a partition's share comes alone, whatever its size.
+        """
+        share = _BUFFER_BYTES // max(1, partitions)
+        share = max(_PARTITION_FETCH_BYTES_MIN, min(_PARTITION_FETCH_BYTES, share))
+        self._consumer._fetcher._max_partition_fetch_bytes = share
+
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         """Read no more of those that are still ours, and drop what was read ahead."""
         self._consumer.pause(*(self.assignment() & set(partitions)))
@@ -172,6 +183,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._revoked(frozenset(revoked))
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self._owner.share_buffer(len(assigned))
         self._owner.pause(assigned)
         for partition in assigned:
             self._owner.seek(partition, 0)

@@ -366,9 +366,12 @@ class Membership:
                 if time.monotonic() >= patience:
                     self.paused = True
                     self.consumer.pause(self.consumer.assignment())
+                    units, weight_bytes = self._port.backlog()
                     _log.warning(
                         LogEvent.INTAKE_PAUSED,
-                        "No more is read: the backlog is at its bound, or a store is away.",
+                        "No more is read: the backlog is at one of its bounds.",
+                        units=units,
+                        bytes=weight_bytes,
                     )
                     return False
                 await asyncio.sleep(_ROOM_LOOK_SECONDS)
@@ -377,7 +380,8 @@ class Membership:
             return False
         self.paused = False
         self.consumer.resume(self.consumer.assignment() - self.waiting)
-        _log.info(LogEvent.INTAKE_RESUMED, "Reading goes on.")
+        units, weight_bytes = self._port.backlog()
+        _log.info(LogEvent.INTAKE_RESUMED, "Reading goes on.", units=units, bytes=weight_bytes)
         return True
 
     async def _fetch(self, timeout_ms: int) -> list[Record]:

@@ -140,6 +140,7 @@ class MemoryAdmission:
             reply_to=row.reply_to,
             traceparent=row.traceparent,
             origin=row.origin,
+            size_bytes=arrival.size_bytes,
         )
 
     def _request_locks(self, unit: Unit) -> bool:

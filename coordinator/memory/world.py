@@ -64,6 +64,7 @@ class World:
             reply_to=row.reply_to,
             traceparent=row.traceparent,
             origin=row.origin,
+            size_bytes=len(row.plan) + len(row.metadata or b""),
         )
 
     def open_unit(self, row: UnitRow) -> OpenUnit:

@@ -192,6 +192,13 @@ class Backlog(Section):
     max_units: int = Field(
         20_000, ge=1, le=1_000_000, description="Open units at which intake pauses."
     )
+    max_bytes: int = Field(
+        268_435_456,
+        ge=1_048_576,
+        le=1_099_511_627_776,
+        description="Bytes of open units at which intake pauses: each counts the length of its "
+        "submission and 1 KiB per operation.",
+    )
 
 
 class Http(Section):

@@ -126,6 +126,8 @@ def _sizes(valid: Valid) -> Found:
     if batch and backlog and backlog.max_units < batch.max_units:
         yield ("backlog", "max_units"), "must not be less than batch.max_units"
     kafka, units = valid.section(Kafka), valid.section(Units)
+    if backlog and units and backlog.max_bytes < units.max_bytes:
+        yield ("backlog", "max_bytes"), "must not be less than units.max_bytes"
     if kafka and units and kafka.unpacked_batch_max_bytes < units.max_bytes:
         yield ("kafka", "unpacked_batch_max_bytes"), "must not be less than units.max_bytes"
     for name, store in valid.stores.items():

@@ -14,9 +14,11 @@ from decimal import Decimal
 
 import pytest
 
+from tests.acceptance.conftest import MakeWorld
 from tests.acceptance.harness.operations import Json, adding, insert, setting
 from tests.acceptance.harness.outsider import accepted, holding
 from tests.acceptance.harness.topics import Record
+from tests.acceptance.harness.waiting import until
 from tests.acceptance.harness.world import World, new_id, new_number
 
 WORLD = {"worker": {"lease_ttl_seconds": 3}}  # so that a killed worker's units are soon taken over
@@ -246,3 +248,33 @@ async def _raw_get(world: World, path: str) -> tuple[int, object]:
     url = URL(f"http://{world.address}{path}", encoded=True)
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         return response.status, await response.json()
+
+
+async def test_large_units_that_wait_fill_the_backlog_by_their_bytes(
+    make_world: MakeWorld,
+) -> None:
+    """I12: a megabyte may be open; what does not fit waits in Kafka, and nothing is lost."""
+    world = await make_world({"backlog": {"max_bytes": 1_048_576}, "batch": {"max_units": 4}})
+    account = new_number()
+    await world.committed(insert("account", account, balance="0"))
+    filler = {"filler": "x" * 100_000}
+    async with holding(world, "accounts", account):
+        ids = [
+            await world.submit(
+                adding("account", account, balance="1"),
+                key="k",
+                timeout_ms=120_000,
+                metadata=filler,
+            )
+            for _ in range(30)
+        ]
+
+        async def is_paused() -> bool:
+            return bool(world.daemon.logs("intake.paused"))
+
+        await until(is_paused, "intake pauses", 30, world.daemon.tail)
+        (paused, *_) = world.daemon.logs("intake.paused")
+        assert 1_048_576 <= paused["bytes"] < 1_048_576 + 5 * 110_000
+        assert paused["units"] < 20
+    assert {each["status"] for each in await world.results(ids)} == {"committed"}
+    assert world.daemon.logs("intake.resumed")

@@ -563,3 +563,21 @@ async def test_batches_that_are_too_much_together_are_read_one_after_the_other(
     assert [value and value[0] for value in port.values(0)] == list(range(8))
     assert any("FetchTooLarge" in str(log) for log in _rebuilt(logs))
     assert port.kept == []
+
+
+async def test_what_is_read_ahead_is_bounded_for_all_partitions_together(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I12: the driver bounds each partition, so that the share of each gets smaller."""
+    monkeypatch.setattr("coordinator.kafka.consumer._BUFFER_BYTES", 800_000)
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 4)
+    port = MemoryIntake()
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    async with running(intake):
+        await until(lambda: len(intake.state().assigned) == 4, "all are assigned")
+        assert intake._member is not None
+        fetcher = intake._member.consumer._consumer._fetcher
+        assert fetcher._max_partition_fetch_bytes == 200_000
+        # A batch that is larger than the share is read all the same.
+        await _send(kafka_bootstrap, topic, [bytes(600_000), b"behind"])
+        await until(lambda: len(port.admitted) == 2, "both are read")

@@ -83,6 +83,9 @@ class MemoryIntake:
     def has_room(self) -> bool:
         return self.room
 
+    def backlog(self) -> tuple[int, int]:
+        return len(self.admitted), 0
+
     def values(self, partition: int) -> list[bytes | None]:
         return [record.value for record in self.admitted if record.partition == partition]
 

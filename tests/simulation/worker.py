@@ -197,6 +197,7 @@ class Worker:
                 reply_topics=frozenset(),
                 dead_letters_topic=DEAD_LETTERS,
                 backlog_units_max=swarm.backlog_units_max,
+                backlog_bytes_max=1_000_000,
             ),
             announcer=world.announcer,
             drawing=Drawing(clock, chance),

@@ -55,7 +55,7 @@ class LosingLink(DirectLink):
 class Worker:
     """As much of a worker as admits and takes over."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, max_bytes: int = 10_000) -> None:
         clock, bell = ManualClock(), asyncio.Event()
         number = world.register(1, 10)
         self.link, epoch = LosingLink(), Epoch()
@@ -66,7 +66,7 @@ class Worker:
             journal=MemoryJournal(world, number, self.link, epoch),
             schedule=self.schedule,
             mapping=SHOP,
-            rules=AdmissionRules(10_000, 30_000, frozenset(), "dead", 100),
+            rules=AdmissionRules(max_bytes, 30_000, frozenset(), "dead", 100, 1_000_000),
             announcer=world.announcer,
             drawing=Drawing(clock, HighestChance()),
             clock=clock,

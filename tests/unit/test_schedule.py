@@ -16,7 +16,8 @@ PROBLEM = Problem(ErrorCode.CANCELLED, "cancelled")
 def entry(seq: int, *keys: str, store: str = "ledger", deadline: float = 100.0) -> Entry:
     locks = tuple(LockRequest("account", key, exclusive=True) for key in keys or (str(seq),))
     plan = SimpleNamespace(locks=locks, branches={store: (0,)})
-    return Entry(cast(Unit, SimpleNamespace(seq=seq, plan=plan)), deadline=deadline)
+    unit = SimpleNamespace(seq=seq, plan=plan, weight_bytes=1000)
+    return Entry(cast(Unit, unit), deadline=deadline)
 
 
 def seqs(batch: Batch | None) -> list[int]:
@@ -41,6 +42,19 @@ def test_a_batch_is_bounded_and_in_the_order_of_admission() -> None:
         schedule.add(entry(seq))
     assert seqs(schedule.take(0.0, 2)) == [1, 2]
     assert seqs(schedule.take(0.0, 2)) == [3]
+
+
+def test_what_the_open_units_weigh_is_counted_and_nothing_stays() -> None:
+    """I12."""
+    schedule = Schedule()
+    for seq in (1, 2):
+        schedule.add(entry(seq))
+    assert schedule.weight_bytes == 2000
+    schedule.end(1)
+    schedule.end(1)
+    assert schedule.weight_bytes == 1000
+    schedule.end(2)
+    assert schedule.weight_bytes == 0
 
 
 def test_a_unit_set_aside_comes_back_after_its_pause() -> None:

@@ -342,6 +342,18 @@ def test_every_mistake_is_told_at_once_with_its_place(write: Write) -> None:
             "backlog.max_units: must not be less than batch.max_units",
         ),
         (
+            (
+                "[kafka]",
+                "[units]\n    max_bytes = 2000000\n"
+                "    [backlog]\n    max_bytes = 1100000\n    [kafka]",
+            ),
+            "backlog.max_bytes: must not be less than units.max_bytes",
+        ),
+        (
+            ("[kafka]", "[units]\n    max_bytes = 40000000\n    [kafka]"),
+            "kafka.unpacked_batch_max_bytes: must not be less than units.max_bytes",
+        ),
+        (
             ("[kafka]", "[worker]\n    lanes = 10\n    [kafka]"),
             "stores.ledger.pool_max_size: must be more than worker.lanes, each of which needs a "
             "connection",

@@ -1,0 +1,49 @@
+"""The backlog is bounded in units and in bytes, wherever its units came from (I12)."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+from coordinator.domain.operation import OPERATION_BYTES
+from coordinator.engine.ports import Record
+from coordinator.memory.world import World
+from tests.unit.test_doubt import Worker, world
+
+__all__ = ["world"]
+
+BOUND = 1_000_000
+
+
+def _record(offset: int, filler: int) -> Record:
+    operation = {"op": "update", "entity": "account", "key": 1, "increment": {"n": 1}}
+    body = {"id": f"u{offset}", "operations": [operation], "metadata": "x" * filler}
+    return Record("units", 0, offset, 0, None, json.dumps(body).encode(), ())
+
+
+async def test_large_units_fill_the_backlog_by_their_bytes(world: World) -> None:
+    worker = Worker(world, max_bytes=BOUND)
+    await worker.admission.positions([("units", 0)])
+    records = [_record(offset, 400_000) for offset in range(3)]
+    await worker.admission.admit(records[:2])
+    assert worker.admission.has_room()
+    await worker.admission.admit(records[2:])
+    assert not worker.admission.has_room()
+    units, weight_bytes = worker.admission.backlog()
+    assert units == 3
+    assert weight_bytes == sum(len(each.value or b"") + OPERATION_BYTES for each in records)
+    (batch_of_one,) = worker.schedule.take(2000.0, 10).entries  # type: ignore[union-attr]
+    worker.schedule.end(batch_of_one.unit.seq)
+    assert worker.admission.has_room()
+
+
+async def test_what_is_taken_over_weighs_as_well(world: World) -> None:
+    dead, alive = Worker(world, max_bytes=BOUND), Worker(world, max_bytes=BOUND)
+    await dead.admission.positions([("units", 0)])
+    await dead.admission.admit([_record(offset, 400_000) for offset in range(3)])
+    row = world.journal.workers[dead.workers.worker]
+    row.expires_at = world.now() - timedelta(seconds=1)
+    assert await alive.workers.fence(row.id)
+    assert alive.admission.has_room()
+    alive.membership.adopt(await alive.workers.take_over(row.id, ["ledger"]))
+    assert not alive.admission.has_room()
