@@ -121,6 +121,7 @@ def assemble(
             [settings.topics.units],
             engine.admission,
             max_records=settings.batch.max_units,
+            instance_id=settings.kafka.group_instance_id,
             unpacked_bytes_max=settings.kafka.unpacked_batch_max_bytes,
         ),
         relay=Relay(

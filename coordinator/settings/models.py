@@ -61,6 +61,12 @@ def _check_worker(name: str) -> str:
     return name
 
 
+def _check_instance(name: str) -> str:
+    if not _TOPIC.fullmatch(name) or name in {".", ".."}:
+        raise ValueError("must be 1 to 249 letters, digits, dots, _ and -")
+    return name
+
+
 def _check_database(name: str) -> str:
     if not re.fullmatch(r'[^\0/\\. "$*<>:|?]{1,63}', name):
         raise ValueError('must be 1 to 63 characters, none of them / \\ . " $ * < > : | ? or blank')
@@ -100,6 +106,11 @@ class Kafka(Section):
     group_id: Text = Field(
         "coordinator",
         description="The consumer group that shares the units; also the events' `source.name`.",
+    )
+    group_instance_id: Annotated[str, AfterValidator(_check_instance)] | None = Field(
+        None,
+        description="Makes this daemon a static member of the group: a restart within the session "
+        "time-out (6 s) moves no partitions. Must be its own; leave it out if in doubt.",
     )
     unpacked_batch_max_bytes: int = Field(
         33_554_432,

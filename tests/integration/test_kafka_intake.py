@@ -581,3 +581,39 @@ async def test_what_is_read_ahead_is_bounded_for_all_partitions_together(
         # A batch that is larger than the share is read all the same.
         await _send(kafka_bootstrap, topic, [bytes(600_000), b"behind"])
         await until(lambda: len(port.admitted) == 2, "both are read")
+
+
+@pytest.mark.parametrize("is_static", [True, False])
+async def test_a_quick_restart_of_a_static_member_is_not_noticed_by_the_others(
+    kafka_bootstrap: str, kafka_prefix: str, is_static: bool
+) -> None:
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 4)
+    port = MemoryIntake()
+
+    def member(name: str) -> UnitIntake:
+        return UnitIntake(
+            kafka_bootstrap,
+            kafka_prefix,
+            [topic],
+            port,
+            instance_id=name if is_static else None,
+            session_timeout_seconds=20,
+        )
+
+    first, second, again = member("first"), member("second"), member("first")
+    async with running(second):
+        async with running(first):
+            await until(
+                lambda: len(first.state().assigned) == len(second.state().assigned) == 2,
+                "each has two",
+            )
+            its_own = first.state().assigned
+            assert second._member is not None
+            generation = second._member._generation
+        for number in range(4):
+            await _send(kafka_bootstrap, topic, _numbers(5), partition=number)
+        async with running(again):
+            await until(lambda: len(port.admitted) == 20, "all are read", 60)
+            assert (again.state().assigned == its_own) or not is_static
+        assert (second._member._generation == generation) is is_static
+    assert [port.values(number) for number in range(4)] == [_numbers(5)] * 4
