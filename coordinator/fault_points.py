@@ -94,6 +94,8 @@ class FaultPoint(StrEnum):
     SWEPT_AFTER = "swept.after"
     FORGET_BEFORE = "forget.before"
     FORGET_AFTER = "forget.after"
+    FORGET_WORKERS_BEFORE = "forget_workers.before"
+    FORGET_WORKERS_AFTER = "forget_workers.after"
     VERB_BEFORE = "verb.before"
     VERB_AFTER = "verb.after"
     LEAVE_BEFORE = "leave.before"

@@ -205,7 +205,12 @@ class MemoryParticipant:
         pass
 
     async def sweep(self, unit_ids: Sequence[str]) -> None:
-        pass
+        self._log.append(("sweep", self.store, tuple(unit_ids)))
+
+    async def forget_workers(self, workers: Collection[int]) -> None:
+        if self.away is not None:
+            raise self.away
+        self._log.append(("forget at", self.store, *workers))
 
     async def ping(self) -> None:
         if self.away is not None:

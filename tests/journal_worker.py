@@ -128,7 +128,7 @@ async def a_worker(
             pool=pool,
             pivot_store=pivot_store,
             announcer=announcer or Announcer("test", "1.2.3", OUTCOMES, CHANGES),
-            mappings=JournaledMappings(pool),
+            mappings=JournaledMappings(pool, number),
             tables=tables,
             lease_ttl_seconds=lease_ttl_seconds,
         )

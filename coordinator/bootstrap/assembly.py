@@ -182,6 +182,7 @@ def _engine(worker: _Worker, workers: JournalWorkers, epoch: Epoch) -> Engine:
             stores.participants,
             around.observer,
             SweepRules(retention_days=settings.units.retention_days),
+            away=lambda: schedule.away,
         ),
         watch=watch,
         membership=membership,

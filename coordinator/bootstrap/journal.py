@@ -77,7 +77,7 @@ async def open_journal(settings: Settings) -> JournalAccess:
         idle_in_transaction_timeout_seconds=max(1.0, ttl / 3),
         statement_timeout_seconds=min(8.0, max(1.0, ttl / 3)),
     )
-    return JournalAccess(pool, worker, journal_id, JournaledMappings(pool))
+    return JournalAccess(pool, worker, journal_id, JournaledMappings(pool, worker))
 
 
 async def check_open_units(connection: asyncpg.Connection, settings: Settings) -> None:

@@ -39,6 +39,7 @@ class EngineRules:
     elsewhere_poll_seconds: float = 0.05
     takeover_poll_seconds: float = 1.0
     sweep_poll_seconds: float = 10.0
+    tidy_poll_seconds: float = 600.0
 
 
 class Engine:
@@ -100,6 +101,7 @@ class Engine:
             "takeover", self._take_over, self._rules.takeover_poll_seconds
         )
         tasks["sweep"] = self._duty("sweep", self._sweep, self._rules.sweep_poll_seconds)
+        tasks["tidy"] = self._duty("tidy", self._sweeping.tidy, self._rules.tidy_poll_seconds)
         return tasks
 
     # --- lanes --------------------------------------------------------------------------------

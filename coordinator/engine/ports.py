@@ -97,6 +97,13 @@ class Participant(Protocol):
     async def sweep(self, unit_ids: Sequence[str]) -> None:
         """Delete the undo records and tombstones of units that are final for long."""
 
+    async def forget_workers(self, workers: Collection[int]) -> None:
+        """Delete the fences of workers that were fenced long ago.
+
+        A worker without a fence is refused like a fenced one, and whoever has the highest of these
+        numbers or a lower one cannot enrol any more.
+        """
+
     async def ping(self) -> None:
         """Answer if the store is reachable and writable."""
 
@@ -412,14 +419,31 @@ class Journal(Protocol):
     async def answer_newcomers(self, limit: int) -> int:
         """Answer duplicates whose unit is final, and reused ids; how many were answered."""
 
-    async def unswept(self, age_seconds: float, limit: int) -> Sequence[tuple[str, Sequence[str]]]:
-        """Units final for that long whose undo records are not swept: (id, stores)."""
+    async def unswept(
+        self, age_seconds: float, limit: int, stores: Collection[str]
+    ) -> Sequence[tuple[str, Sequence[str]]]:
+        """Units final for that long whose undo records are not swept: (id, stores).
+
+        Only those that need none but these stores: others must not stand in their way.
+        """
 
     async def swept(self, unit_ids: Sequence[str]) -> None:
         """Every participant has confirmed the sweep of these units."""
 
     async def forget(self, retention_days: float, limit: int) -> int:
-        """Delete swept units that are final for longer than the retention; how many."""
+        """Delete swept units that are final for longer than the retention; how many.
+
+        None that an admission is about to find as the first of a duplicate (F4).
+        """
+
+    async def forget_history(self, retention_days: float, limit: int) -> None:
+        """Delete what persons did before the retention, and mappings that nobody needs."""
+
+    async def buried(self, age_days: float, limit: int) -> Sequence[int]:
+        """Workers that were fenced so long ago and have nothing left to take over."""
+
+    async def forget_workers(self, workers: Collection[int]) -> None:
+        """Delete all that is left of buried workers; their absence refuses them as well (I9)."""
 
 
 class Workers(Protocol):

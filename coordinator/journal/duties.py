@@ -140,15 +140,19 @@ class JournalDuties:
             traceparent=row["traceparent"],
         )
 
-    async def unswept(self, age_seconds: float, limit: int) -> Sequence[tuple[str, Sequence[str]]]:
-        """Units final for that long whose undo records are not swept: (id, stores)."""
+    async def unswept(
+        self, age_seconds: float, limit: int, stores: Collection[str]
+    ) -> Sequence[tuple[str, Sequence[str]]]:
+        """Units final for that long whose undo records are not swept, at these stores alone."""
         async with reading(self._pool) as connection:
             rows = await connection.fetch(
                 "SELECT id, stores FROM coordinator.units"
                 " WHERE finished_at < clock_timestamp() - $1::float8 * interval '1 second'"
-                " AND finished_at IS NOT NULL AND NOT swept ORDER BY finished_at LIMIT $2",
+                " AND finished_at IS NOT NULL AND NOT swept AND stores <@ $3::text[]"
+                " ORDER BY finished_at LIMIT $2",
                 age_seconds,
                 limit,
+                list(stores),
             )
         return [(row["id"], tuple(row["stores"])) for row in rows]
 
@@ -167,15 +171,44 @@ class JournalDuties:
         """Delete swept units that are final for longer than the retention; how many."""
         reach(FaultPoint.FORGET_BEFORE)
         async with single_statement(self._pool) as connection:
-            gone: str = await connection.execute(
-                "DELETE FROM coordinator.units WHERE seq IN ("
-                " SELECT seq FROM coordinator.units"
-                " WHERE finished_at < clock_timestamp() - $1::float8 * interval '1 day' AND swept"
-                " AND NOT EXISTS (SELECT 1 FROM coordinator.newcomers n"
-                "                 WHERE n.seq = units.seq)"
-                " ORDER BY finished_at LIMIT $2)",
+            gone: int = await connection.fetchval(
+                "SELECT coordinator.forget($1, $2, $3)", self._worker, retention_days, limit
+            )
+        reach(FaultPoint.FORGET_AFTER)
+        return gone
+
+    async def forget_history(self, retention_days: float, limit: int) -> None:
+        """Delete what persons did before the retention, and mappings that nobody needs."""
+        async with single_statement(self._pool) as connection:
+            await connection.execute(
+                "SELECT coordinator.forget_history($1, $2, $3)",
+                self._worker,
                 retention_days,
                 limit,
             )
-        reach(FaultPoint.FORGET_AFTER)
-        return int(gone.rsplit(maxsplit=1)[-1])
+
+    async def buried(self, age_days: float, limit: int) -> Sequence[int]:
+        """Workers that were fenced so long ago and have nothing left to take over."""
+        async with reading(self._pool) as connection:
+            rows = await connection.fetch(
+                "SELECT w.id FROM coordinator.workers w WHERE w.fenced"
+                " AND w.fenced_at < clock_timestamp() - $1::float8 * interval '1 day'"
+                " AND NOT EXISTS (SELECT 1 FROM coordinator.heartbeats h WHERE h.worker = w.id)"
+                " ORDER BY w.id LIMIT $2",
+                age_days,
+                limit,
+            )
+        return [row["id"] for row in rows]
+
+    async def forget_workers(self, workers: Collection[int]) -> None:
+        """Delete all that is left of buried workers."""
+        reach(FaultPoint.FORGET_WORKERS_BEFORE)
+        async with single_statement(self._pool) as connection:
+            await connection.execute(
+                "WITH takeovers AS (DELETE FROM coordinator.takeovers WHERE worker = ANY ($1)),"
+                " readings AS (DELETE FROM coordinator.readings WHERE worker = ANY ($1))"
+                " DELETE FROM coordinator.workers w WHERE w.id = ANY ($1) AND w.fenced"
+                " AND NOT EXISTS (SELECT 1 FROM coordinator.heartbeats h WHERE h.worker = w.id)",
+                list(workers),
+            )
+        reach(FaultPoint.FORGET_WORKERS_AFTER)

@@ -14,18 +14,22 @@ from coordinator.journal.session import reading, single_statement
 class JournaledMappings:
     """Remembers the live mapping in the journal, and reads older ones back."""
 
-    def __init__(self, pool: postgres_pool.Pool) -> None:
+    def __init__(self, pool: postgres_pool.Pool, worker: int) -> None:
         self._pool = pool
+        self._worker = worker
         self._known: dict[str, Mapping] = {}
 
     async def remember(self, mapping: Mapping) -> None:
-        """Make the mapping durable before any plan of it is."""
+        """Make the mapping durable before any plan of it is, and kept while this worker lives."""
         async with single_statement(self._pool) as connection:
             await connection.execute(
-                "INSERT INTO coordinator.mappings (fingerprint, content) VALUES ($1, $2)"
-                " ON CONFLICT (fingerprint) DO NOTHING",
+                "WITH needed AS (UPDATE coordinator.workers SET mapping = $1 WHERE id = $3)"
+                " INSERT INTO coordinator.mappings (fingerprint, content) VALUES ($1, $2)"
+                # Young again, so that it is not forgotten between this moment and the commit.
+                " ON CONFLICT (fingerprint) DO UPDATE SET created_at = clock_timestamp()",
                 mapping.fingerprint,
                 mapping_as_json(mapping),
+                self._worker,
             )
         self._known[mapping.fingerprint] = mapping
 

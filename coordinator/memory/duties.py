@@ -134,16 +134,24 @@ class MemoryDuties:
 
     # --- sweeps -------------------------------------------------------------------------------
 
-    async def unswept(self, age_seconds: float, limit: int) -> Sequence[tuple[str, Sequence[str]]]:
-        """Units final for that long whose undo records are not swept: (id, stores)."""
-        return await self._link.read(JOURNAL, "unswept", partial(self._unswept, age_seconds, limit))
+    async def unswept(
+        self, age_seconds: float, limit: int, stores: Collection[str]
+    ) -> Sequence[tuple[str, Sequence[str]]]:
+        """Units final for that long whose undo records are not swept, at these stores alone."""
+        step = partial(self._unswept, age_seconds, limit, frozenset(stores))
+        return await self._link.read(JOURNAL, "unswept", step)
 
-    def _unswept(self, age_seconds: float, limit: int) -> Sequence[tuple[str, Sequence[str]]]:
+    def _unswept(
+        self, age_seconds: float, limit: int, stores: frozenset[str]
+    ) -> Sequence[tuple[str, Sequence[str]]]:
         before = self._world.now() - timedelta(seconds=age_seconds)
         due = [
             row
             for row in self._journal.units.values()
-            if row.finished_at is not None and row.finished_at < before and not row.swept
+            if row.finished_at is not None
+            and row.finished_at < before
+            and not row.swept
+            and row.stores <= stores
         ]
         return [(row.id, tuple(sorted(row.stores))) for row in due[:limit]]
 
@@ -177,3 +185,32 @@ class MemoryDuties:
         for row in due:
             del self._journal.units[row.seq], self._journal.ids[row.id]
         return len(due)
+
+    async def forget_history(self, retention_days: float, limit: int) -> None:
+        """Nothing to do: a world has one mapping, and nobody writes down what persons do."""
+
+    async def buried(self, age_days: float, limit: int) -> Sequence[int]:
+        """Workers that were fenced so long ago and have nothing left to take over."""
+        return await self._link.read(JOURNAL, "buried", partial(self._buried, age_days, limit))
+
+    def _buried(self, age_days: float, limit: int) -> Sequence[int]:
+        before = self._world.now() - timedelta(days=age_days)
+        found = [
+            row.id
+            for row in self._journal.workers.values()
+            if row.fenced_at is not None and row.fenced_at < before and row.expires_at is None
+        ]
+        return found[:limit]
+
+    async def forget_workers(self, workers: Collection[int]) -> None:
+        """Delete all that is left of buried workers."""
+        await self._link.call(JOURNAL, "forget_workers", partial(self._forget_workers, workers))
+
+    def _forget_workers(self, workers: Collection[int]) -> None:
+        journal = self._journal
+        for worker in workers:
+            journal.workers.pop(worker, None)
+        journal.takeovers -= {each for each in journal.takeovers if each[0] in workers}
+        for held in journal.readings.values():
+            for worker in workers:
+                held.pop(worker, None)

@@ -56,6 +56,7 @@ class WorkerRow:
     lanes: int
     expires_at: datetime | None
     fenced: bool = False
+    fenced_at: datetime | None = None
     epoch: int = 0
 
 
@@ -104,6 +105,7 @@ class JournalTables:
     last_seq: int = 0
     mappings: dict[str, EntityMapping] = field(default_factory=dict)
     workers: dict[int, WorkerRow] = field(default_factory=dict)
+    workers_drawn: int = 0
     takeovers: set[tuple[int, str]] = field(default_factory=set)
     units: dict[int, UnitRow] = field(default_factory=dict)
     ids: dict[str, int] = field(default_factory=dict)

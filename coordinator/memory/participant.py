@@ -6,7 +6,7 @@ fence first, then undo records, then rows; nothing is changed when it raises. I1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -193,7 +193,8 @@ class MemoryParticipant:
         self._worker = worker
 
     def _enrol(self, worker: int) -> None:
-        if self._tables.fences.setdefault(worker, False):
+        forgotten = worker <= self._tables.forgotten_worker
+        if forgotten or self._tables.fences.setdefault(worker, False):
             raise Fenced(f"worker {worker} has been fenced at {self._store}")
 
     async def fence(self, worker: int) -> None:
@@ -215,6 +216,17 @@ class MemoryParticipant:
             if self._tables.undo.pop(unit_id, None) is not None:
                 self._world.witness.swept(self._store, unit_id)
         self._world.witness.changed(self._store, self._worker, "sweep")
+
+    async def forget_workers(self, workers: Collection[int]) -> None:
+        """Delete the fences of workers that were fenced long ago; see the port."""
+        await self._transaction("forget_workers", partial(self._forget_workers, workers), ())
+
+    def _forget_workers(self, workers: Collection[int]) -> None:
+        self._tables.hold_fence(self._worker)
+        for worker in workers:
+            if self._tables.fences.get(worker):
+                del self._tables.fences[worker]
+            self._tables.forgotten_worker = max(self._tables.forgotten_worker, worker)
 
     async def ping(self) -> None:
         """Answer if the store is reachable."""

@@ -89,6 +89,7 @@ class StoreTables:
     rows: Rows = field(default_factory=Rows)
     undo: dict[str, UndoRecord] = field(default_factory=dict)
     fences: dict[int, bool] = field(default_factory=dict)
+    forgotten_worker: int = 0
     held: set[ImageKey] = field(default_factory=set)
     unique: tuple[str, ...] = ()
     judge: Callable[[ImageKey, Image | None, Image], str | None] = _no_rule

@@ -42,8 +42,8 @@ class MemoryWorkers:
         return await self._link.call(JOURNAL, "beat", self._beat)
 
     def _beat(self) -> datetime:
-        row = self._journal.workers[self._worker]
-        if row.fenced or row.expires_at is None:
+        row = self._journal.workers.get(self._worker)
+        if row is None or row.fenced or row.expires_at is None:
             raise Fenced("another worker has taken over this one's units")
         now = self._world.now()
         row.expires_at = now + self._ttl
@@ -54,8 +54,8 @@ class MemoryWorkers:
         await self._link.call(JOURNAL, "leave", self._leave)
 
     def _leave(self) -> None:
-        row = self._journal.workers[self._worker]
-        if row.expires_at is not None:
+        row = self._journal.workers.get(self._worker)
+        if row is not None and row.expires_at is not None:
             row.expires_at = self._world.now()
         for held in self._journal.readings.values():
             held.pop(self._worker, None)
@@ -79,15 +79,15 @@ class MemoryWorkers:
 
     def _fence(self, worker: int) -> bool:
         self._journal.hold_fence(self._worker)
-        row = self._journal.workers[worker]
-        if row.fenced:
-            return True
+        row = self._journal.workers.get(worker)
+        if row is None or row.fenced:
+            return row is not None
         if row.expires_at is None or row.expires_at >= self._world.now():
             return False
         own = self._journal.workers[self._worker].expires_at
         if own is None or own < self._world.now():
             return False  # whoever could not renew its own lease may be what is wrong
-        row.fenced = True
+        row.fenced, row.fenced_at = True, self._world.now()
         self._world.witness.fenced(JOURNAL, worker)
         return True
 
@@ -113,7 +113,8 @@ class MemoryWorkers:
 
     def _take_over(self, worker: int, stores: frozenset[str]) -> Sequence[OpenUnit]:
         self._journal.hold_fence(self._worker)
-        if not self._journal.workers[worker].fenced:
+        row_of = self._journal.workers.get(worker)
+        if row_of is None or not row_of.fenced:
             return []
         due = [row for row in self._journal.open_units(worker) if row.stores <= stores]
         taken = due[:_UNITS_AT_A_TIME]
@@ -144,8 +145,8 @@ class MemoryWorkers:
         return await self._link.call(JOURNAL, "bury", partial(self._bury, worker))
 
     def _bury(self, worker: int) -> bool:
-        row = self._journal.workers[worker]
-        if not row.fenced or row.expires_at is None:
+        row = self._journal.workers.get(worker)
+        if row is None or not row.fenced or row.expires_at is None:
             return False
         if any(True for _ in self._journal.open_units(worker)):
             return False

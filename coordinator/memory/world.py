@@ -44,7 +44,7 @@ class World:
 
     def register(self, lanes: int, lease_ttl_seconds: float) -> int:
         """Make a new worker with a fresh lease; give its number."""
-        number = len(self.journal.workers) + 1
+        number = self.journal.workers_drawn = self.journal.workers_drawn + 1
         expires_at = self.now() + timedelta(seconds=lease_ttl_seconds)
         self.journal.workers[number] = WorkerRow(number, lanes, expires_at)
         return number

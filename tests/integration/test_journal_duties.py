@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from coordinator.domain.errors import ErrorCode, Problem
+from coordinator.domain.errors import ErrorCode, Problem, StoreBusy
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Message
 from coordinator.engine.ports import Arrival, CancelArrival, Ending, OpenUnit, Refusal
 from coordinator.engine.units_api import ActionRefused, UnitUnknown
 from tests.admissions import SHOP, TOPIC, arrival, batch, cancel
-from tests.journal_worker import JournalWorker, a_worker
+from tests.journal_worker import JournalWorker, a_worker, refused_as_fenced
 from tests.units import insert
 
 pytestmark = pytest.mark.integration
@@ -168,13 +168,13 @@ async def test_undo_records_are_swept_ten_minutes_after_the_end_and_the_row_goes
         await finish(worker, old, young, here)
         for unit_id in ("old", "here"):
             await age(worker, unit_id, "11 minutes")
-        assert await worker.duties.unswept(600, 10) == [("old", ("catalog",))]
-        assert await worker.duties.unswept(600, 0) == []
+        assert await worker.duties.unswept(600, 10, ["catalog"]) == [("old", ("catalog",))]
+        assert await worker.duties.unswept(600, 0, ["catalog"]) == []
         await age(worker, "old", "8 days")
         await age(worker, "here", "8 days")
         assert await worker.duties.forget(7, 10) == 1, "`old` has undo records still"
         await worker.duties.swept(["old", "open"])
-        assert await worker.duties.unswept(600, 10) == []
+        assert await worker.duties.unswept(600, 10, ["catalog"]) == []
         assert await worker.duties.forget(7, 10) == 1
         assert await worker.rows("SELECT id, swept FROM coordinator.units ORDER BY seq") == [
             ("young", False),
@@ -202,6 +202,78 @@ async def test_an_id_is_remembered_for_the_retention_and_while_somebody_waits_fo
         assert await worker.duties.forget(7, 10) == 1
         [again] = await admit(worker, arrival("u2", insert("account", 99)))
         assert again.id == "u2", "a forgotten id is a new one"
+
+
+async def test_an_admission_and_forgetting_take_turns(postgres_dsn: str) -> None:
+    """F4: a duplicate must not become the newcomer of a unit that goes away at that moment."""
+    async with a_worker(postgres_dsn) as worker, a_worker(postgres_dsn) as other:
+        [unit] = await admit(worker, arrival("u", insert("account", 1)))
+        await finish(worker, unit)
+        await age(worker, "u", "8 days")
+        async with other.pool.acquire() as connection, connection.transaction():
+            # An admission: it holds its lock, and its newcomer cannot be seen yet.
+            await connection.execute(
+                "SELECT pg_advisory_xact_lock(hashtext('coordinator.admission'))"
+            )
+            await connection.execute(
+                'INSERT INTO coordinator.newcomers (seq, digest, topic, partition, "offset",'
+                " received_at) SELECT seq, digest, 'units', 0, 7, now() FROM coordinator.units"
+            )
+            with pytest.raises(StoreBusy):
+                await worker.duties.forget(7, 10)
+        assert await worker.duties.forget(7, 10) == 0
+        assert await worker.duties.answer_newcomers(10) == 1
+        assert await worker.duties.forget(7, 10) == 1
+
+
+async def test_units_of_other_stores_do_not_stand_before_those_that_can_be_swept(
+    postgres_dsn: str,
+) -> None:
+    async with a_worker(postgres_dsn) as worker:
+        [one, _] = units = await admit(
+            worker, arrival("first", insert("order", "a")), arrival("second", insert("order", "b"))
+        )
+        await finish(worker, *units)
+        for unit_id in ("first", "second"):
+            await age(worker, unit_id, "11 minutes")
+        await worker.value("UPDATE coordinator.units SET stores = '{gone}' WHERE seq = $1", one.seq)
+        assert await worker.duties.unswept(600, 1, ["catalog"]) == [("second", ("catalog",))]
+        assert await worker.duties.unswept(600, 9, []) == []
+
+
+async def test_workers_mappings_and_verbs_are_forgotten_when_nobody_needs_them(
+    postgres_dsn: str,
+) -> None:
+    async with a_worker(postgres_dsn) as dead, a_worker(postgres_dsn) as alive:
+        [unit] = await admit(alive, arrival("u", insert("order", "o")))
+        await park(alive, unit)
+        await alive.operators.retry("u", "put right")
+        await dead.expire()
+        assert await alive.workers.fence(dead.number)
+        await alive.workers.record_fenced(dead.number, "catalog")
+        assert await alive.workers.bury(dead.number)
+        assert await alive.duties.buried(1, 10) == []
+        for table, column in (("workers", "fenced_at"), ("mappings", "created_at")):
+            await alive.value(
+                f"UPDATE coordinator.{table} SET {column} = {column} - interval '9 days'"
+            )
+        await alive.value("UPDATE coordinator.audit SET at = at - interval '9 days'")
+        assert await alive.duties.buried(1, 10) == [dead.number]
+        await alive.duties.forget_workers([dead.number, alive.number])
+        rows = await alive.rows("SELECT id FROM coordinator.workers")
+        assert rows == [(alive.number,)], "a worker that lives stays, whoever asks"
+        assert await alive.rows("SELECT 1 FROM coordinator.takeovers") == []
+        await refused_as_fenced(lambda: dead.duties.forget_history(7, 10))
+        await refused_as_fenced(dead.workers.beat)
+
+        await alive.value("INSERT INTO coordinator.mappings VALUES ('old', '', '2000-01-01')")
+        await alive.duties.forget_history(7, 10)
+        assert await alive.rows("SELECT 1 FROM coordinator.audit") == []
+        kept = await alive.rows("SELECT fingerprint FROM coordinator.mappings")
+        assert kept == [(SHOP.fingerprint,)], "a unit and a worker need it"
+        await alive.value("UPDATE coordinator.units SET mapping = 'none'")
+        await alive.duties.forget_history(7, 10)
+        assert await alive.rows("SELECT fingerprint FROM coordinator.mappings") == kept
 
 
 # --- persons (F11, F38, F41) ----------------------------------------------------------------------

@@ -151,7 +151,7 @@ async def test_a_unit_of_the_journals_store_alone_has_nothing_to_be_swept(shop: 
     unit = await shop.admit("u", update("account", 1, balance=1))
     await shop.conclude(here(unit))
     assert await shop.worker.value("SELECT swept FROM coordinator.units")
-    assert await shop.worker.duties.unswept(-60, 10) == []
+    assert await shop.worker.duties.unswept(-60, 10, ["catalog"]) == []
 
 
 async def test_a_lost_reply_is_settled_by_asking_again(shop: Shop) -> None:

@@ -817,6 +817,31 @@ async def test_a_worker_can_be_fenced_before_it_is_enrolled(place: Place) -> Non
         await late.apply(0, [one(insert("thing", "k"))])
 
 
+async def test_a_forgotten_worker_is_kept_out_by_its_absence(place: Place) -> None:  # I9
+    taker = place.open()
+    await taker.enrol(8, 2)
+    await taker.fence(WORKER)
+    await taker.forget_workers([WORKER, 3])
+    await taker.forget_workers([2])
+    fences = place.client[place.name][FENCES]
+    assert sorted(
+        (each["worker"], each["lane"]) for each in fences.find({"worker": {"$lt": 8}})
+    ) == [(WORKER, -2)]
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: place.participant.apply(0, [one(insert("thing", "k"))]),
+        lambda: place.participant.sweep(["u"]),
+        lambda: place.participant.enrol(WORKER, 2),
+        lambda: place.open().enrol(2, 2),
+    ]
+    for call in calls:
+        with pytest.raises(Fenced):
+            await call()
+    assert fences.count_documents({"worker": WORKER, "lane": {"$gte": -1}}) == 0
+    await place.open().enrol(9, 2)
+    await taker.forget_workers([8])  # it is not fenced
+    assert (await taker.apply(0, [one(insert("thing", "k"))])).done
+
+
 async def test_enrolling_again_changes_nothing(place: Place) -> None:
     await place.participant.enrol(WORKER, 4)
     await done(place, one(insert("thing", "k")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -720,6 +720,29 @@ async def test_another_journals_worker_of_the_same_number_is_not_fenced(store: S
     assert one.seq in (await store.apply(one)).done
     assert await other.compensate(0, [one]) == {one.seq: Undone(wrote=False)}
     assert await store.compensate(one) == {one.seq: Undone(wrote=True)}
+
+
+async def test_a_forgotten_worker_is_kept_out_by_its_absence(store: Store) -> None:
+    """I9."""
+    taker = PostgresParticipant(STORE, store.pool, JOURNAL_ID)
+    await taker.enrol(8, lanes=1)
+    await taker.fence(WORKER)
+    await taker.forget_workers([WORKER, 3])
+    await taker.forget_workers([2])
+    query = "SELECT worker, lane FROM coordinator.fences WHERE worker < 8 AND journal_id = $1"
+    assert [tuple(row) for row in await store.outsider.fetch(query, JOURNAL_ID)] == [(WORKER, -2)]
+    late = PostgresParticipant(STORE, store.pool, JOURNAL_ID)
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: store.participant.sweep(["u"]),
+        lambda: store.participant.enrol(WORKER, 1),
+        lambda: late.enrol(2, 1),
+    ]
+    for call in calls:
+        with pytest.raises(Fenced):
+            await call()
+    assert [tuple(row) for row in await store.outsider.fetch(query, JOURNAL_ID)] == [(WORKER, -2)]
+    await taker.forget_workers([8])  # it is not fenced
+    await taker.sweep(["u"])
 
 
 # --- duties -------------------------------------------------------------------------------------

@@ -14,10 +14,11 @@ from coordinator.domain.decide import decide_branch
 from coordinator.domain.errors import Problem
 from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Message
-from coordinator.engine.execution import Execution
+from coordinator.engine import compensation, execution
 from coordinator.engine.locks import LockQueues
 from coordinator.engine.membership import Membership
-from coordinator.engine.ports import JOURNAL, Applied
+from coordinator.engine.ports import JOURNAL, Applied, Pivot
+from coordinator.engine.reporting import Reporting
 from coordinator.engine.schedule import Entry
 from coordinator.memory import undo
 from coordinator.memory.admission import MemoryAdmission
@@ -44,6 +45,10 @@ def _guard(switch: Callable[[], None]) -> Callable[[], None]:
 
 def _nothing(*_: object, **__: object) -> None:
     return None
+
+
+async def _unasked(pivot: Pivot, reporting: Reporting, entries: Sequence[Entry]) -> Sequence[Entry]:
+    return entries
 
 
 def _replace(owner: Any, name: str, by: object) -> None:
@@ -230,10 +235,13 @@ def waiting_in_doubt() -> None:
 def settling_first() -> None:
     """A unit whose decision was lost runs again without a question (I11)."""
 
-    async def settled(self: Execution, entries: Sequence[Entry]) -> Sequence[Entry]:
-        return entries
+    _replace(execution, "settled", _unasked)
 
-    _replace(Execution, "_settled", settled)
+
+@_guard
+def settling_before_undoing() -> None:
+    """A compensation whose end was lost runs again without a question: a tombstone stays."""
+    _replace(compensation, "settled", _unasked)
 
 
 @_guard
@@ -247,7 +255,7 @@ def sweep_after_the_end() -> None:
     """Undo records are swept while their unit is open (I3)."""
 
     def unswept(
-        self: MemoryDuties, age_seconds: float, limit: int
+        self: MemoryDuties, age_seconds: float, limit: int, stores: frozenset[str]
     ) -> Sequence[tuple[str, Sequence[str]]]:
         rows = self._journal.units.values()
         return [(row.id, tuple(sorted(row.stores))) for row in rows if not row.swept]

@@ -228,6 +228,7 @@ class Worker:
                 participants,
                 self.seen,
                 SweepRules(undo_age_seconds=swarm.undo_age_seconds, retention_days=7.0),
+                away=lambda: schedule.away,
             ),
             watch=watch,
             membership=membership,

@@ -315,6 +315,10 @@ class MongodbParticipant:
             async with self._transactions.begin(WORKER_LANE) as transaction:
                 await self._records.delete(transaction, part)
 
+    async def forget_workers(self, workers: Collection[int]) -> None:
+        """Delete the fences of workers that were fenced long ago; see the port."""
+        await self._transactions.forget(workers)
+
     async def ping(self) -> None:
         """Answer if the store is reachable and writable; else raise `StoreUnavailable`."""
         try:

@@ -2,7 +2,8 @@
 
 ::
 
-    _coordinator_fences    <journal>/<worker>/-1   the worker: stays, fenced, for ever
+    _coordinator_fences    <journal>/<worker>/-1   the worker: stays, fenced, until it is forgotten
+                           <journal>/<worker>/-2   nobody up to this number may enrol any more
                            <journal>/<worker>/0    lane 0: {fenced, n, sessions: [session id, ...]}
 
 A fence that is only read is no fence: snapshots do not conflict on reads. So a transaction begins
@@ -23,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -49,6 +50,9 @@ from coordinator.participants.mongodb.errors import (
 
 WORKER_LANE: Final = -1
 """Stands for the worker: enrolment and sweeps."""
+
+FORGOTTEN_LANE: Final = -2
+"""Stands for all workers up to its number: they are forgotten and cannot enrol any more."""
 
 _SESSIONS_MAX: Final = 8
 """How many session ids a lane remembers: the present one, and lost ones that may still be open."""
@@ -123,6 +127,8 @@ class Transactions:
                 # One transaction: a takeover writes the worker's document, then looks for lanes.
                 reply = await transaction.run({"update": FENCES, "updates": updates})
                 self._check_enrolled(reply, worker)
+                if await self._is_forgotten(transaction, worker):
+                    raise Fenced(f"worker {worker} has been forgotten at {self._store}")
         finally:
             await session.end()
 
@@ -169,6 +175,36 @@ class Transactions:
                 if not _is_over(error):
                     await self._lose(at)
                 raise
+
+    async def forget(self, workers: Collection[int]) -> None:
+        """Delete what is left of fenced workers: without a document they are refused as well.
+
+        In the same transaction their numbers are shut out from enrolling, which would make one.
+        """
+        ids = [fence_id(self._journal_id, worker, WORKER_LANE) for worker in workers]
+        mark = {"journal": self._journal_id, "lane": FORGOTTEN_LANE}
+        highest = max(workers)
+        marked = {
+            "q": {"_id": fence_id(self._journal_id, highest, FORGOTTEN_LANE)},
+            "u": {"$set": {**mark, "worker": highest, "fenced": True}},
+            "upsert": True,
+        }
+        gone = [{"_id": {"$in": ids}, "fenced": True}]
+        async with self.begin(WORKER_LANE) as transaction:
+            if not await self._is_forgotten(transaction, highest):
+                await self._run_own(transaction, {"update": FENCES, "updates": [marked]})
+                gone.append({**mark, "worker": {"$lt": highest}})
+            deletes = [{"q": each, "limit": 0} for each in gone]
+            await self._run_own(transaction, {"delete": FENCES, "deletes": deletes})
+
+    async def _is_forgotten(self, transaction: Transaction, worker: int) -> bool:
+        mark = {"journal": self._journal_id, "lane": FORGOTTEN_LANE, "worker": {"$gte": worker}}
+        return bool(await transaction.find(FENCES, mark))
+
+    async def _run_own(self, transaction: Transaction, command: Command) -> None:
+        reply = await transaction.run(command)
+        if reply.get("writeErrors"):
+            raise of_reply(self._store, reply)
 
     async def _write_fence(self, transaction: Transaction, at: _Lane) -> None:
         update = {"q": _unfenced(at.fence), "u": {"$inc": {"n": 1}}}

@@ -6,11 +6,15 @@ has passed its fence, and takes them away; the next one of the fenced worker fin
 cut short by ending the sessions that the worker left behind (rule 5). Lanes have rows of their own
 because many lockers of one row cost the server more than one each.
 
-Lane -1 stands for the worker: it stays, fenced, so that a late enrolment is refused as well.
+Lane -1 stands for the worker: it stays, fenced, so that a late enrolment is refused as well. When
+the worker is forgotten its row goes, and lane -2 of the highest number that was ever forgotten
+takes its part: whoever has that number or a lower one cannot enrol any more. Numbers are never
+used again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 
 from coordinator.domain.errors import (
@@ -23,6 +27,7 @@ from coordinator.domain.errors import (
 from coordinator.postgres_pool import Connection, Pool, connected, transaction
 
 WORKER_LANE = -1
+FORGOTTEN_LANE = -2
 
 _TRIES_MAX = 40
 _TRY_TIMEOUT_MS = 300
@@ -59,6 +64,21 @@ UPDATE coordinator.fences SET fenced = true WHERE journal_id = $1 AND worker = $
 _DROP_LANES = """
 DELETE FROM coordinator.fences WHERE journal_id = $1 AND worker = $2 AND lane >= 0
 """
+_IS_FORGOTTEN = """
+SELECT true FROM coordinator.fences
+WHERE journal_id = $1 AND worker >= $2 AND lane = -2 LIMIT 1
+"""
+_MARK_FORGOTTEN = """
+INSERT INTO coordinator.fences (journal_id, worker, lane, fenced) VALUES ($1, $2, -2, true)
+ON CONFLICT DO NOTHING
+"""
+_FORGET = """
+DELETE FROM coordinator.fences f
+WHERE f.journal_id = $1 AND f.fenced AND (
+    (f.lane = -1 AND f.worker = ANY ($2::bigint[]))
+    OR (f.lane = -2 AND f.worker < (
+        SELECT max(g.worker) FROM coordinator.fences g WHERE g.journal_id = $1 AND g.lane = -2)))
+"""
 _END_SESSIONS = """
 SELECT pg_terminate_backend(activity.pid)
 FROM pg_stat_activity AS activity
@@ -83,6 +103,9 @@ class Fences:
         async with transaction(self._pool, self._store) as connection:
             await connection.execute(_ENROL_WORKER, self._journal_id, worker)
             await self._hold(connection, worker, WORKER_LANE)
+            # After the insertion: had the worker's row gone before it, this is seen as well.
+            if await connection.fetchval(_IS_FORGOTTEN, self._journal_id, worker):
+                raise Fenced(f"worker {worker} has been forgotten at {self._store}")
             await connection.execute(_ENROL_LANES, self._journal_id, worker, lanes)
         self._worker = worker
 
@@ -120,6 +143,11 @@ class Fences:
             await connection.execute(_LOCK_LANES, *who)
             await connection.execute(_FENCE_WORKER, *who)
             await connection.execute(_DROP_LANES, *who)
+
+    async def forget(self, connection: Connection, workers: Collection[int]) -> None:
+        """Delete what is left of fenced workers: without a row they are refused as well."""
+        await connection.execute(_MARK_FORGOTTEN, self._journal_id, max(workers))
+        await connection.execute(_FORGET, self._journal_id, list(workers))
 
     async def _end_sessions(self, worker: int) -> None:
         # Without the right to end them we wait until they end: their idle time is bounded.

@@ -12,7 +12,7 @@ its tombstone has the same key as that one's record (rule 1). I1, I3, I6, I9, I1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreUnavailable
 from coordinator.domain.operation import Unit
@@ -237,6 +237,12 @@ class PostgresParticipant:
         async with transaction(self._pool, self._store) as connection:
             await self._fences.hold(connection, WORKER_LANE)
             await self._undo.sweep(connection, unit_ids)
+
+    async def forget_workers(self, workers: Collection[int]) -> None:
+        """Delete the fences of workers that were fenced long ago; see the port."""
+        async with transaction(self._pool, self._store) as connection:
+            await self._fences.hold(connection, WORKER_LANE)
+            await self._fences.forget(connection, workers)
 
     async def ping(self) -> None:
         """Answer if the store is reachable and writable; else raise `StoreUnavailable`."""
