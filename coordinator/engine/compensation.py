@@ -17,6 +17,7 @@ from coordinator.engine.halving import try_in_parts
 from coordinator.engine.ports import Ending, Participant, Pivot, Undone
 from coordinator.engine.reporting import Reporting
 from coordinator.engine.schedule import Entry
+from coordinator.engine.settling import settled
 
 _NO_CAUSE = Problem(ErrorCode.STORE_REFUSED, "The unit was refused.")
 
@@ -38,6 +39,7 @@ class Compensation:
 
     async def compensate(self, lane: int, entries: Sequence[Entry]) -> None:
         """Undo a batch as far as it goes; each entry is reported back to the schedule."""
+        entries = await settled(self._pivot, self._reporting, entries)
         by_seq = {each.unit.seq: each for each in entries}
         found: dict[int, list[Undone]] = {seq: [] for seq in by_seq}
         unfinished: set[int] = set()

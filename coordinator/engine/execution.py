@@ -35,6 +35,7 @@ from coordinator.engine.halving import try_in_parts
 from coordinator.engine.ports import Applied, Candidate, Concluded, Participant, Pivot, Refusal
 from coordinator.engine.reporting import Reporting
 from coordinator.engine.schedule import Entry
+from coordinator.engine.settling import settled
 
 
 @dataclass(slots=True)
@@ -64,7 +65,7 @@ class Execution:
 
     async def execute(self, lane: int, entries: Sequence[Entry]) -> None:
         """Run a batch as far as it goes; each entry is reported back to the schedule."""
-        entries = await self._settled(entries)
+        entries = await settled(self._pivot, self._reporting, entries)
         previews: dict[str, Preview] = {}
         try:
             refused, again = await self._decide(
@@ -80,26 +81,6 @@ class Execution:
         going = [each for each in entries if each.unit.seq not in refused]
         elsewhere = await self._apply_elsewhere(lane, going, previews)
         await self._conclude(entries, refused, elsewhere, previews)
-
-    async def _settled(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Drop what has ended without our knowing: a decision whose answer was lost (I11).
-
-        Without it a unit that is `rejected` could be applied, because what it was refused for may
-        not be so any more.
-        """
-        unsettled = [each for each in entries if each.unsettled]
-        if not unsettled:
-            return entries
-        try:
-            concluded = await self._pivot.settle([each.unit for each in unsettled])
-        except StoreError as error:
-            self._reporting.interrupted(entries, error)
-            return ()
-        self._reporting.concluded({each.unit.seq: each for each in unsettled}, concluded)
-        gone = {*concluded.ended, *concluded.compensating, *concluded.parked, *concluded.lost}
-        for each in unsettled:
-            each.unsettled = False
-        return [each for each in entries if each.unit.seq not in gone]
 
     async def refuse(self, entries: Sequence[Entry]) -> None:
         """Journal the refusals that were decided outside a batch: deadlines and cancels."""

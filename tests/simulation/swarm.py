@@ -65,8 +65,6 @@ def draw_swarm(source: random.Random, units: int) -> Swarm:
         return source.choice((0.0, *rates))
 
     losses, lates = sometimes(0.01, 0.05, 0.2), sometimes(0.01, 0.05, 0.2)
-    # A sweep must come long after whatever may still be repeated; in bad weather that is longer.
-    sweep_ages = (6.0, 600.0) if losses + lates <= 0.1 else (600.0,)
     return Swarm(
         units=units,
         partitions=source.choice((1, 2, 3)),
@@ -76,7 +74,7 @@ def draw_swarm(source: random.Random, units: int) -> Swarm:
         shuffled=source.random() < 0.5,
         sending_seconds=source.choice((0.05, 1.0, 3.0)),
         chaos_seconds=source.choice((2.0, 5.0)),
-        undo_age_seconds=source.choice(sweep_ages),
+        undo_age_seconds=source.choice((6.0, 600.0)),
         extras=sometimes(0.1, 0.4),
         short_deadlines=sometimes(0.1, 0.5),
         tags=sometimes(0.1, 0.3),

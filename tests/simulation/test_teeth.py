@@ -14,6 +14,7 @@ SEEDS_MAX = 300
 
 ROUGH = {
     "settling-first": ("lates=0.2", "strangers=100", "undo_age_seconds=600.0"),
+    "settling-before-undoing": ("losses=0.2", "lates=0.2", "undo_age_seconds=6.0"),
     "tombstone": ("lates=0.2", "undo_age_seconds=600.0"),
     "waiting-in-doubt": (
         "losses=0.1",
