@@ -84,11 +84,15 @@ class PostgresqlCatalog:
 
 @dataclass(frozen=True, slots=True)
 class LiveCollection:
-    """One collection. ``kind`` is ``collection``, ``view`` or ``timeseries``."""
+    """One collection. ``kind`` is ``collection``, ``view`` or ``timeseries``.
+
+    ``has_collation``: its default collation is not the simple one, which compares bytes.
+    """
 
     name: str
     kind: str
     capped: bool = False
+    has_collation: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,11 +107,25 @@ class _TableComparison:
             )
         if column.generated:
             self._wrong("key", f"column {column.name} is generated, so it cannot be given")
+        self._judge_names(column, "key")
+        for reference in self._entity.references:
+            referring = self._live.column(reference.field)
+            if referring is not None:
+                self._judge_names(referring, f"references.{reference.field}")
+
+    def _judge_names(self, column: LiveColumn, below: str) -> None:
+        """A lock is on the key's text (I5): two texts must not name one row."""
         if not column.same_text_same_value:
             self._wrong(
-                "key",
+                below,
                 f"the collation of column {column.name} is not deterministic, so different keys "
                 "could be one row",
+            )
+        elif column.base_type == _PADDED:
+            self._wrong(
+                below,
+                f"column {column.name} is {column.type}, which is padded with blanks, so different "
+                "keys could be one row; make it text or varchar",
             )
 
     def _judge_version(self) -> None:
@@ -189,6 +203,7 @@ class _TableComparison:
         return f"table {self._shown} has no column {name}{near}"
 
 
+_PADDED: Final = "bpchar"
 _TABLE_KINDS: Final = frozenset({"r", "p"})
 _OTHER_KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 CREATING: Final = frozenset({OperationKind.INSERT, OperationKind.UPSERT})

@@ -33,6 +33,7 @@ async def read_catalog(server: MongodbServer) -> MongodbCatalog:
                 name=found["name"],
                 kind=str(found.get("type", "collection")),
                 capped=bool(found.get("options", {}).get("capped")),
+                has_collation=bool(found.get("options", {}).get("collation")),
             )
             for found in await server.list_collections()
         },

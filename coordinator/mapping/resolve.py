@@ -106,6 +106,11 @@ def _compare_collection(
         found.mistakes.append(
             f"{at}: {entity.table} is capped, and MongoDB takes no writes to it in transactions"
         )
+    elif live.has_collation:
+        found.mistakes.append(
+            f"{at}: {entity.table} has a default collation, under which different keys could be "
+            "one document; make it again without one"
+        )
     fields = {
         name: replace(each, limits=MONGODB_LIMITS[each.type])
         for name, each in entity.fields.items()

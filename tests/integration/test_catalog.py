@@ -324,6 +324,8 @@ async def test_the_catalog_of_mongodb(mongodb_database: tuple[str, str]) -> None
         database = client[name]
         database.create_collection("plain")
         database.create_collection("small", capped=True, size=4096)
+        database.create_collection("folded", collation={"locale": "en", "strength": 2})
+        database.create_collection("bytewise", collation={"locale": "simple"})
         database.create_collection("seen", viewOn="plain", pipeline=[])
         catalog = await read_mongodb_catalog(SyncServer(database))
     assert catalog.has_transactions
@@ -331,6 +333,8 @@ async def test_the_catalog_of_mongodb(mongodb_database: tuple[str, str]) -> None
     assert found == {
         "plain": LiveCollection("plain", "collection"),
         "small": LiveCollection("small", "collection", capped=True),
+        "folded": LiveCollection("folded", "collection", has_collation=True),
+        "bytewise": LiveCollection("bytewise", "collection"),
         "seen": LiveCollection("seen", "view"),
     }
 

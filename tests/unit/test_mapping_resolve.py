@@ -263,6 +263,10 @@ def key_table(key: LiveColumn, keys: frozenset[str] = frozenset({"id"})) -> Cata
         (key_table(replace(ID, not_null=False)), "must be PRIMARY KEY or UNIQUE NOT NULL"),
         (key_table(replace(ID, generated=True)), "is generated, so it cannot be given"),
         (key_table(replace(ID, same_text_same_value=False)), "is not deterministic"),
+        (
+            key_table(replace(ID, type="character(3)", base_type="bpchar", modifier=7)),
+            "column id is character(3), which is padded with blanks",
+        ),
     ],
 )
 def test_keys_that_are_none(catalog: Catalog, expected: str) -> None:

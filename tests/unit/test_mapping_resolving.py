@@ -228,12 +228,14 @@ def test_every_mismatch_of_every_store_is_told_at_once() -> None:
     view = entity("view", POSTGRESQL, [field("id", T.INTEGER)])
     gone = entity("gone", POSTGRESQL, [field("id", T.INTEGER)])
     capped = entity("log", MONGODB, [field("_id", T.STRING)], key="_id")
+    folded = entity("word", MONGODB, [field("_id", T.STRING)], key="_id")
     assert mistakes(
-        *map(declared, (wide, view, gone, ORDER, capped)),
+        *map(declared, (wide, view, gone, ORDER, capped, folded)),
         ledger=relational(live, table("views", [ID], kind="v")),
         catalog=documents(
             LiveCollection("orders", "view"),
             LiveCollection("logs", "collection", capped=True),
+            LiveCollection("words", "collection", has_collation=True),
             has_transactions=False,
         ),
     ) == [
@@ -249,6 +251,8 @@ def test_every_mismatch_of_every_store_is_told_at_once() -> None:
         "e.toml: gone.table: store ledger has no table public.gones",
         "e.toml: order.collection: orders is a view, not a collection",
         "e.toml: log.collection: logs is capped, and MongoDB takes no writes to it in transactions",
+        "e.toml: word.collection: words has a default collation, under which different keys could "
+        "be one document; make it again without one",
         "stores.catalog: the server is no member of a replica set, so it has no transactions; "
         "start mongod with --replSet (one member is enough)",
     ]
