@@ -274,6 +274,17 @@ def test_keys_that_are_none(catalog: Catalog, expected: str) -> None:
     assert any(each.startswith("thing.key: ") and expected in each for each in found), found
 
 
+def test_a_reference_in_a_column_of_which_two_texts_are_one_value() -> None:
+    """F15: the lock on what is referred to is on the key's text."""
+    parent = Field("parent", FieldType.STRING)
+    declared = declare("thing", parent, references=(Reference("parent", "thing"),))
+    padded = column("parent", "bpchar", 7, type="character(3)")
+    found = mistakes_of(declared, ledger=postgresql(table("things", padded)))
+    assert any(
+        each.startswith("thing.references.parent: column parent is character(3)") for each in found
+    ), found
+
+
 @pytest.mark.parametrize(
     ("version", "expected"),
     [
