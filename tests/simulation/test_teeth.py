@@ -14,7 +14,15 @@ SEEDS_MAX = 300
 
 ROUGH = {
     "settling-first": ("lates=0.2", "strangers=100", "undo_age_seconds=600.0"),
-    "settling-before-undoing": ("losses=0.2", "lates=0.2", "undo_age_seconds=6.0"),
+    "settling-before-undoing": (
+        "losses=0.4",
+        "lates=0.2",
+        "undo_age_seconds=3.0",
+        "chaos_seconds=25.0",
+        "sending_seconds=15.0",
+        "kills=0.0",
+        "freezes=0.0",
+    ),
     "tombstone": ("lates=0.2", "undo_age_seconds=600.0"),
     "waiting-in-doubt": (
         "losses=0.1",
