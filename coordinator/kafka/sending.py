@@ -64,6 +64,7 @@ class Sender:
         self._ack_timeout_seconds = ack_timeout_seconds
         self._may_send = may_send
         self._tails: dict[Partition, Parcel] = {}
+        self._left_behind = False
         self._turn = 0
 
     async def address(
@@ -104,21 +105,29 @@ class Sender:
     async def launch(self, parcels: Sequence[Parcel]) -> None:
         """Send each batch once the one before it in its partition is acknowledged.
 
-        Stops at the first that fails, and when the lease is gone: those have no future.
+        Stops at the first that fails, and when the lease is gone: those have no future. After
+        that nothing more is sent over this producer: the batch that was given up on may be
+        acknowledged yet, and what comes later would overtake those that stayed behind (I8).
         """
         for parcel in parcels:
-            tail = self._tails.get(parcel.partition)
-            if tail is not None and not await self._succeeded(tail):
+            if self._left_behind or not await self._launch(parcel):
+                self._left_behind = True
                 return
-            if not self._may_send():
-                return
-            topic, number = parcel.partition
-            try:
-                parcel.future = await self._producer.send(parcel.batch, topic, number)
-                reach(FaultPoint.RELAY_SENT)
-            except (KafkaError, AssertionError):  # closed; or the partition is gone
-                return
-            self._tails[parcel.partition] = parcel
+
+    async def _launch(self, parcel: Parcel) -> bool:
+        tail = self._tails.get(parcel.partition)
+        if tail is not None and not await self._succeeded(tail):
+            return False
+        if not self._may_send():
+            return False
+        topic, number = parcel.partition
+        try:
+            parcel.future = await self._producer.send(parcel.batch, topic, number)
+            reach(FaultPoint.RELAY_SENT)
+        except (KafkaError, AssertionError):  # closed; or the partition is gone
+            return False
+        self._tails[parcel.partition] = parcel
+        return True
 
     async def settle(self, parcels: Sequence[Parcel]) -> Sent:
         """Wait for the answers, in bounded time, and sort the messages by them."""
