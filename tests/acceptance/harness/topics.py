@@ -124,21 +124,33 @@ class Topics:
         )
         await self._producer.start()
         await self._consumer.start()
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
-        await admin.start()
-        try:
-            described = await admin.describe_topics(wanted)
-        finally:
-            await admin.close()
-        places = [
-            TopicPartition(topic["topic"], partition["partition"])
-            for topic in described
-            for partition in topic["partitions"]
-        ]
+        places = await self._places(wanted)
         assert {place.topic for place in places} == set(wanted), "a topic is missing"
         self._read = dict.fromkeys(places, 0)
         self._consumer.assign(places)
         self._task = asyncio.create_task(self._collect(), name="collect")
+
+    async def count(self, topic: str) -> int:
+        """Give the number of records that were ever put on a topic."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            return sum((await consumer.end_offsets(await self._places([topic]))).values())
+        finally:
+            await consumer.stop()
+
+    async def _places(self, topics: list[str]) -> list[TopicPartition]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            described = await admin.describe_topics(topics)
+        finally:
+            await admin.close()
+        return [
+            TopicPartition(topic["topic"], partition["partition"])
+            for topic in described
+            for partition in topic["partitions"]
+        ]
 
     async def close(self) -> None:
         if self._task is not None:
@@ -292,13 +304,14 @@ class Topics:
         )
         return found[0]
 
-    async def caught_up(self) -> None:
+    async def caught_up(self, seconds: float = 20.0) -> None:
         """Return when all that is on the topics now has been read."""
         assert self._consumer is not None
         ends = await self._consumer.end_offsets(list(self._read))
         await self.wait(
             lambda: all(self._read[place] >= end for place, end in ends.items()),
             "all that was published is read",
+            seconds,
         )
 
 

@@ -19,11 +19,19 @@ async def until(
     context: Callable[[], str] = str,
 ) -> T:
     """Look again and again until something true is seen; fail with `what` and the context."""
+    seen = await seen_within(look, seconds)
+    if not seen:
+        raise AssertionError(f"not within {seconds} s: {what}\n{context()}")
+    return seen
+
+
+async def seen_within(
+    look: Callable[[], Awaitable[T]], seconds: float, pause_seconds: float = _LOOK_AGAIN_SECONDS
+) -> T:
+    """Look again and again until something true is seen; give what was seen last."""
     end = time.monotonic() + seconds
     while True:
         seen = await look()
-        if seen:
+        if seen or time.monotonic() > end:
             return seen
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what}\n{context()}")
-        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        await asyncio.sleep(pause_seconds)

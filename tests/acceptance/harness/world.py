@@ -19,6 +19,7 @@ import asyncpg
 import pymongo
 from pymongo.database import Database
 
+from coordinator.devstack import Addresses
 from tests.acceptance.harness import mapping
 from tests.acceptance.harness.config_text import config_text, merge
 from tests.acceptance.harness.daemon import Daemon
@@ -40,7 +41,7 @@ class World:
     ledger: asyncpg.Connection
     archive: asyncpg.Connection
 
-    def __init__(self, servers: Servers, folder: Path) -> None:
+    def __init__(self, servers: Servers | Addresses, folder: Path) -> None:
         self.servers = servers
         self.name = f"acc{uuid.uuid4().hex[:10]}"
         self.folder = folder
