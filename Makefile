@@ -10,7 +10,7 @@ CHECKED    := coordinator tests benchmarks
 FAST_TESTS := $(wildcard tests/unit tests/property)
 
 .DEFAULT_GOAL := help
-.PHONY: bench crash-test simulate help install demo run check test integration format lock image clean
+.PHONY: bench chaos crash-test simulate help install demo run check test integration format lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,11 @@ bench: $(STAMP) ## measure transfers through Kafka, on servers of their own
 
 crash-test: $(STAMP) ## kill, freeze and deafen the daemon at every fault point
 	COORDINATOR_CRASH_TEST=all $(BIN)/pytest tests/chaos
+
+MINUTES ?= 5
+
+chaos: $(STAMP) ## MINUTES=5 of transfers while servers and daemons are killed, frozen and cut off
+	$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 SEEDS ?= 5000
 
