@@ -91,8 +91,11 @@ class SeenObserver:
     def store_back(self, store: str) -> None:
         self.seen.append(("store_back", store))
 
-    def batch_failed(self, phase: str, units: int, attempts: int, reason: str) -> None:
+    def batch_failed(self, phase: str, store: str, units: int, attempts: int, reason: str) -> None:
         self.seen.append(("batch_failed", phase, units))
+
+    def result_unknown(self, store: str) -> None:
+        self.seen.append(("result_unknown", store))
 
     def lease_late(self) -> None:
         self.seen.append(("lease_late",))

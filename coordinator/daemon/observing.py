@@ -185,8 +185,9 @@ class LoggingObserver:
             self._health.back(name)
         log.info(LogEvent.DEPENDENCY_RESTORED, "A store answers again.", store=store)
 
-    def batch_failed(self, phase: str, units: int, attempts: int, reason: str) -> None:
+    def batch_failed(self, phase: str, store: str, units: int, attempts: int, reason: str) -> None:
         """Tell that a batch went through in parts only."""
+        self._metrics.batch_retries.labels(store).inc()
         log.info(
             LogEvent.BATCH_RETRIED,
             "A batch did not go through in one piece and was tried in parts.",
@@ -195,6 +196,10 @@ class LoggingObserver:
             attempt=attempts,
             reason=reason,
         )
+
+    def result_unknown(self, store: str) -> None:
+        """Count a reply that was lost; that the store is away is told apart."""
+        self._metrics.results_unknown.labels(store).inc()
 
     def lease_late(self) -> None:
         """Tell that nothing new is begun, since our right to it cannot be renewed."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from coordinator.domain.errors import ErrorCode, Problem
 from coordinator.domain.operation import Unit
 from coordinator.engine.halving import try_in_parts
-from coordinator.engine.ports import Ending, Participant, Pivot, Undone
+from coordinator.engine.ports import JOURNAL, Ending, Participant, Pivot, Undone
 from coordinator.engine.reporting import Reporting
 from coordinator.engine.schedule import Entry
 from coordinator.engine.settling import settled
@@ -77,7 +77,8 @@ class Compensation:
         for seq, problem in tried.failing.items():
             found[seq].append(Undone(wrote=True, problem=undo_failed(problem)))
         unfinished.update(unit.seq for unit in units if unit.seq not in reported)
-        self._reporting.tried(f"compensation at {participant.store}", len(units), tried)
+        store = participant.store
+        self._reporting.tried(f"compensation at {store}", store, len(units), tried)
 
     async def _finish(
         self, entries: Sequence[Entry], found: Mapping[int, Sequence[Undone]]
@@ -100,7 +101,7 @@ class Compensation:
             [each.unit for each in entries],
             lambda part: self._pivot.finish([of_unit[unit.seq] for unit in part]),
         )
-        self._reporting.tried("the end of a compensation", len(entries), tried)
+        self._reporting.tried("the end of a compensation", JOURNAL, len(entries), tried)
         for concluded in tried.results:
             self._reporting.concluded(by_seq, concluded)
         for seq in sorted({*tried.busy, *tried.failing}):

@@ -32,7 +32,15 @@ from coordinator.domain.operation import Unit
 from coordinator.domain.preview import NOTHING_SEEN, Preview
 from coordinator.domain.publishing import Done
 from coordinator.engine.halving import try_in_parts
-from coordinator.engine.ports import Applied, Candidate, Concluded, Participant, Pivot, Refusal
+from coordinator.engine.ports import (
+    JOURNAL,
+    Applied,
+    Candidate,
+    Concluded,
+    Participant,
+    Pivot,
+    Refusal,
+)
 from coordinator.engine.reporting import Reporting
 from coordinator.engine.schedule import Entry
 from coordinator.engine.settling import settled
@@ -121,7 +129,7 @@ class Execution:
     ) -> None:
         load = self._pivot.load if store == self._pivot_store else self._participant(store).load
         tried = await try_in_parts(units, load)
-        self._reporting.tried(f"load at {store}", len(units), tried)
+        self._reporting.tried(f"load at {store}", store, len(units), tried)
         if tried.error is not None:
             raise tried.error
         again |= tried.busy
@@ -181,7 +189,7 @@ class Execution:
             self._merge(applied, result)
         result.failing.update(tried.failing)
         result.again |= tried.busy | tried.interrupted
-        self._reporting.tried(f"apply at {participant.store}", len(units), tried)
+        self._reporting.tried(f"apply at {participant.store}", participant.store, len(units), tried)
 
     def _merge(self, applied: Applied, result: _Elsewhere) -> None:
         for seq, done in applied.done.items():
@@ -245,7 +253,7 @@ class Execution:
             )
 
         tried = await try_in_parts(units, attempt)
-        self._reporting.tried("pivot", len(units), tried)
+        self._reporting.tried("pivot", JOURNAL, len(units), tried)
         failing = dict(tried.failing)
         for concluded in tried.results:
             self._reporting.concluded(by_seq, concluded)

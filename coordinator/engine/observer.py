@@ -47,8 +47,11 @@ class Observer(Protocol):
     def store_back(self, store: str) -> None:
         """A store answers again."""
 
-    def batch_failed(self, phase: str, units: int, attempts: int, reason: str) -> None:
+    def batch_failed(self, phase: str, store: str, units: int, attempts: int, reason: str) -> None:
         """A batch did not go through in one piece; it took that many attempts on parts of it."""
+
+    def result_unknown(self, store: str) -> None:
+        """The reply to a batch was lost: whether it happened is found out by a write (I11)."""
 
     def lease_late(self) -> None:
         """The lease could not be renewed in time; nothing new is begun until it is."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from coordinator.domain.errors import Problem, StoreError
+from coordinator.domain.errors import Problem, ResultUnknown, StoreError
 from coordinator.engine.clock import Chance, Clock
 from coordinator.engine.halving import Tried
 from coordinator.engine.observer import Observer
@@ -80,11 +80,13 @@ class Reporting:
             else:
                 self.set_aside(entry, f"{error.store} does not answer")
 
-    def tried(self, phase: str, units: int, tried: Tried[Any]) -> None:
+    def tried(self, phase: str, store: str, units: int, tried: Tried[Any]) -> None:
         """Tell of a batch that did not go through in one piece, and of a store that went away."""
         if tried.refusals and units > 1:
             attempts = len(tried.results) + len(tried.refusals)
-            self._observer.batch_failed(phase, units, attempts, tried.refusals[0].message)
+            self._observer.batch_failed(phase, store, units, attempts, tried.refusals[0].message)
+        if isinstance(tried.error, ResultUnknown):
+            self._observer.result_unknown(store)
         if tried.error is not None:
             self.store_failed(tried.error)
 

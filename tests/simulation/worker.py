@@ -86,8 +86,11 @@ class Seen:
     def store_back(self, store: str) -> None:
         self._faults.note(self._name, store, "is back")
 
-    def batch_failed(self, phase: str, units: int, attempts: int, reason: str) -> None:
+    def batch_failed(self, phase: str, store: str, units: int, attempts: int, reason: str) -> None:
         self._faults.count("batches in parts")
+
+    def result_unknown(self, store: str) -> None:
+        self._faults.count("lost replies")
 
     def lease_late(self) -> None:
         self._faults.count("late leases")

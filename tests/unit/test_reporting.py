@@ -19,6 +19,7 @@ from coordinator.domain.errors import (
     StoreUnavailable,
 )
 from coordinator.domain.lifecycle import Status
+from coordinator.engine.halving import Tried
 from coordinator.engine.ports import Concluded
 from coordinator.engine.reporting import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, Reporting
 from coordinator.engine.schedule import Batch, Entry, Phase, Schedule
@@ -202,3 +203,20 @@ async def test_a_probe_that_finds_itself_fenced_ends_the_daemon() -> None:
     world.watch.failed(AWAY)
     with pytest.raises(Fenced):
         await world.watch.probe("ledger", asyncio.Event())
+
+
+def test_a_batch_in_parts_and_a_lost_reply_are_told_with_their_store() -> None:
+    world = World()
+    lost = ResultUnknown("ledger", "the reply was lost")
+    tried = Tried[None](refusals=[BatchRefused("ledger", PROBLEM)], error=lost)
+    world.reporting.tried("apply at ledger", "ledger", 2, tried)
+    assert ("batch_failed", "apply at ledger", 2) in world.observer.seen
+    assert ("result_unknown", "ledger") in world.observer.seen
+    assert "ledger" in world.schedule.away
+
+
+def test_a_store_that_was_not_reached_lost_no_reply() -> None:
+    world = World()
+    world.reporting.tried("apply at ledger", "ledger", 2, Tried[None](error=AWAY))
+    assert ("result_unknown", "ledger") not in world.observer.seen
+    assert "ledger" in world.schedule.away
