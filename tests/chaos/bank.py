@@ -155,7 +155,7 @@ def _accounts(chance: random.Random, count: int) -> list[int]:
     drawn: list[int] = []
     while len(drawn) < count:
         first = chance.choice((0, WALLETS_FROM))
-        span = HOT if chance.random() < 0.15 else WALLETS_FROM
+        span = HOT if chance.random() < 0.05 else WALLETS_FROM
         account = first + chance.randrange(span)
         if account not in drawn:
             drawn.append(account)
