@@ -329,6 +329,14 @@ def nothing_left(seen: Evidence) -> Iterator[str]:
             yield f"I7: {count} {what} are left"
 
 
+def fenced_changed_nothing(seen: Evidence) -> Iterator[str]:
+    """I9: what a fenced worker had not ended belongs to the one that took it over."""
+    for unit, row in seen.units.items():
+        fenced_at = seen.fenced.get(row.worker)
+        if fenced_at and row.finished_at and row.finished_at > fenced_at:
+            yield f"I9: {unit} was ended by worker {row.worker}, which was fenced at {fenced_at}"
+
+
 def undo_records(seen: Evidence) -> Iterator[str]:
     """Rules 1 and 10: what stands in a store agrees with its unit's end, and has a unit."""
     for record in seen.undo:
@@ -361,6 +369,7 @@ CHECKERS: tuple[Checker, ...] = (
     announced,
     chained,
     nothing_left,
+    fenced_changed_nothing,
     undo_records,
     daemons_ended_well,
 )

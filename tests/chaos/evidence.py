@@ -93,9 +93,15 @@ async def collect(
         ),
         units={
             row["id"]: JournalUnit(
-                row["seq"], row["status"], row["received_at"], row["finished_at"]
+                row["seq"], row["status"], row["received_at"], row["finished_at"], row["worker"]
             )
             for row in await ledger.fetch("SELECT * FROM coordinator.units")
+        },
+        fenced={
+            row["id"]: row["fenced_at"]
+            for row in await ledger.fetch(
+                "SELECT * FROM coordinator.workers WHERE fenced_at IS NOT NULL"
+            )
         },
         undo=tuple(await _undo_records(world, archive)),
         left=await _left(ledger) | {"dead letters": len(topics.of(topics.dead_letters_topic))},

@@ -103,6 +103,7 @@ class JournalUnit:
     status: str
     received_at: datetime
     finished_at: datetime | None
+    worker: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class Evidence:
     outcomes: tuple[Outcome, ...] = ()
     changes: tuple[Change, ...] = ()
     units: Mapping[str, JournalUnit] = field(default_factory=dict)
+    fenced: Mapping[int, datetime] = field(default_factory=dict)
     undo: tuple[UndoRecord, ...] = ()
     left: Mapping[str, int] = field(default_factory=dict)
     ends: tuple[End, ...] = ()

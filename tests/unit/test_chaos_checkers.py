@@ -111,6 +111,7 @@ def good() -> Evidence:
             UndoRecord("catalog", "t2", "undone"),
             UndoRecord("catalog", "a1", "applied"),
         ),
+        fenced={7: MOMENT + timedelta(seconds=9)},
         left={"locks": 0, "outbox": 0},
         ends=(
             End("daemon-0-1", -9, killed=True),
@@ -315,6 +316,10 @@ DOCTORED: dict[str, tuple[str, Doctor]] = {
         lambda s: replace(s, units={**s.units, "t9": s.units["t1"]}),
     ),
     "a lock is left": ("I7: 2 locks are left", lambda s: replace(s, left={"locks": 2})),
+    "a fenced worker ended a unit": (
+        "I9: t1 was ended by worker 7",
+        lambda s: _unit(s, "t1", worker=7, finished_at=MOMENT + timedelta(seconds=10)),
+    ),
     "an undo record without a unit": (
         "rule 10:",
         lambda s: replace(s, undo=(*s.undo, UndoRecord("catalog", "t9", "applied"))),
