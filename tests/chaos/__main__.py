@@ -20,7 +20,7 @@ from rich.console import Console
 
 from tests.chaos.report import report
 from tests.chaos.run import run
-from tests.chaos.schedule import plan, short_plan
+from tests.chaos.schedule import GAP_SECONDS, Kind, plan, short_plan
 
 LONG_SECONDS = 300.0
 
@@ -29,6 +29,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos")
     parser.add_argument("--minutes", type=float, default=5.0, help="how long faults go on")
     parser.add_argument("--seed", type=int, help="repeat the schedule of this seed")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[kind.name for kind in Kind],
+        default=[kind.name for kind in Kind],
+        metavar="KIND",
+        help=f"these kinds of faults: {' '.join(kind.name for kind in Kind)}",
+    )
+    parser.add_argument(
+        "--gap",
+        nargs=2,
+        type=float,
+        default=GAP_SECONDS,
+        metavar=("LEAST", "MOST"),
+        help="seconds from one fault to the next",
+    )
     parser.add_argument("--short", action="store_true", help="the schedule of `make test`")
     parser.add_argument("--keep", action="store_true", help="keep logs and data when all is well")
     given = parser.parse_args(arguments)
@@ -36,7 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     console.print(f"seed {seed}: repeat it with --seed {seed} --minutes {given.minutes:g}")
     seconds = given.minutes * 60
-    faults = short_plan(seed) if given.short else plan(seed, seconds)
+    least, most = given.gap
+    kinds = [Kind[name] for name in given.only]
+    faults = plan(seed, seconds, gap_seconds=(least, most), kinds=kinds)
+    if given.short:
+        faults = short_plan(seed)
     # What the client's library tells of brokers that are away, which is what we do to it.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="coordinator-chaos-"))
