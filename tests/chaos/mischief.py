@@ -16,6 +16,9 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.schedule import Fault, Kind, Server
 from tests.chaos.stage import Stage
 
+_BREATH_SECONDS = 3.0
+"""How long what is back is left alone: a server that starts slowly shall not be gone for good."""
+
 
 class Mischief:
     """Does what the schedule says, and counts what was done."""
@@ -61,6 +64,7 @@ class Mischief:
                 case _:
                     await self._between(fault)
             self.done[fault.kind] += 1
+            await asyncio.sleep(_BREATH_SECONDS)
 
     async def _between(self, fault: Fault) -> None:
         """Cut, freeze or deafen the connections of one daemon to one server."""
