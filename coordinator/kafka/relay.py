@@ -22,6 +22,7 @@ Refuses to build messages, and to follow the outbox by a serial id: late commits
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from asyncio import Task
 from collections.abc import Awaitable, Callable, Mapping
@@ -265,33 +266,42 @@ class Relay:
     async def _recover(self, sender: Sender) -> None:
         """Send the flights again over a new producer, one after the other, oldest first."""
         for flight in self._flights:
-            await self._sort(sender, flight, flight is self._flights[0])
+            await self._sort(sender, flight, counted=flight is self._flights[0])
         await self._drop_producer()
+        # Only what was tried since the brokers answered last speaks against a topic: until now
+        # they may have been away.
+        since = time.monotonic()
         attempt = 0
         while self._flights and self._lease.held():
             flight = self._flights[0]
             try:
                 if not flight.left:
                     await self._finish(flight)
+                    since = time.monotonic()
                     continue
                 sender = await self._ready()
                 await self._pack(sender, flight, flight.left)
                 await sender.launch(flight.parcels)
             except StoreError as error:
-                flight.since = time.monotonic()  # who is away does not make a topic refuse
+                since = time.monotonic()
                 attempt = await self._wait_again(error, attempt)
                 continue
-            if await self._sort(sender, flight, counted=False):
+            if await self._sort(sender, flight, counted=False, since=since):
                 attempt = await self._wait_again(None, attempt)
                 await self._drop_producer()
 
-    async def _sort(self, sender: Sender, flight: _Flight, counted: bool) -> bool:
-        """Take in what became of a flight; whether something failed that is no refusal."""
+    async def _sort(
+        self, sender: Sender, flight: _Flight, *, counted: bool, since: float = math.inf
+    ) -> bool:
+        """Take in what became of a flight; whether something failed that is no refusal.
+
+        ``since``: from when on the brokers have answered and it was tried again and again.
+        """
         sent = await sender.settle(flight.parcels)
         if not counted:
             total = sum(len(parcel.messages) for parcel in flight.parcels)
             self.published += total - len(sent.left)
-        stalled = time.monotonic() - flight.since > self._stall_seconds
+        stalled = time.monotonic() - since > self._stall_seconds
         if stalled and sent.left and await self._brokers_answer():
             for message in sent.left:
                 sent.refusals.setdefault(

@@ -15,6 +15,7 @@ from coordinator.devstack.kafka import Kafka
 from coordinator.domain.errors import Fenced, StoreUnavailable
 from coordinator.domain.publishing import Message
 from coordinator.kafka import aside, producer
+from coordinator.kafka.producer import BatchProducer
 from coordinator.kafka.relay import Relay
 from coordinator.kafka.topics import ensure_topics
 from tests.integration.test_kafka_ports import (
@@ -429,3 +430,34 @@ async def test_a_broker_killed_twice_loses_nothing_and_keeps_the_order(
             assert _by_key(await content(broker.address, name, PARTITIONS)) == _expected(2, 4)
     finally:
         await asyncio.to_thread(broker.kill)
+
+
+async def test_an_outage_of_the_brokers_is_no_refusal_by_the_topics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come back at the very moment at which they are asked whether they are there."""
+    kafka = Kafka(tmp_path / "kafka", tmp_path / "kafka.log")
+    await asyncio.to_thread(kafka.start)
+    try:
+        (topic,) = await _topics(kafka.address, "outage.", "changes")
+        outbox, wake = MemoryOutbox(), asyncio.Event()
+        relay = Relay(kafka.address, outbox, wake, ack_timeout_seconds=3.0, stall_seconds=8.0)
+        connect = relay._connect
+
+        async def back_when_asked() -> BatchProducer:
+            kafka.resume()
+            return await connect()
+
+        with captured_log() as logs:
+            async with running(relay):
+                outbox.put(wake, *_messages(topic, 2, 10))
+                await until(lambda: not outbox.rows, "the first are published")
+                await asyncio.to_thread(kafka.pause)
+                monkeypatch.setattr(relay, "_connect", back_when_asked)
+                outbox.put(wake, *_messages(topic, 2, 10, 10))
+                await until(lambda: not outbox.rows, "the others are published", 60)
+        assert [x for x in logs if x["event"] == "relay.topic_set_aside"] == []
+        assert _by_key(await content(kafka.address, topic, PARTITIONS)) == _expected(2, 20)
+    finally:
+        kafka.resume()
+        await asyncio.to_thread(kafka.stop)
