@@ -149,13 +149,17 @@ async def test_f41_resolving_by_hand(world: World, remote: str) -> None:
 async def test_f4_a_duplicate_of_a_parked_unit_waits_for_its_end(world: World) -> None:
     """F4, F11: parked is not finished: the answer comes after the final outcome."""
     unit_id, _ = await _parked(world, "entry")
+    same = await world.topics.submit(world.placed[unit_id])
     other = await world.topics.submit({"id": unit_id, "operations": [insert("sample", unit_id)]})
+    reused = await world.topics.answer_to(other, "duplicate", unit_id)
+    assert reused.json["error"]["code"] == "id_reused"
     await world.settled()
-    assert {r.ce_id for r in world.topics.outcomes_so_far(unit_id)} == {f"{unit_id}/parked"}
+    told = {r.ce_id for r in world.topics.outcomes_so_far(unit_id)}
+    assert told == {f"{unit_id}/parked", reused.ce_id}
     await world.cli("units", "resolve", unit_id, "--as", "compensated", "--reason", "x")
-    await world.result(unit_id)
-    answer = await world.topics.answer_to(other, "duplicate", unit_id)
-    assert answer.json["error"]["code"] == "id_reused"
+    final = await world.result(unit_id)
+    answer = await world.topics.answer_to(same, "duplicate", unit_id)
+    assert answer.json == final | {"duplicate": True}
 
 
 @pytest.mark.parametrize("remote", REMOTE)

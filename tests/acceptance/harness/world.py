@@ -59,6 +59,7 @@ class World:
         self.settings: Json = self._default_settings()
         self.daemon = Daemon(folder / "coordinator.toml", folder / "daemon.log", self.address)
         self.others: list[Daemon] = []
+        self.placed: dict[str, Json] = {}
         self._databases: list[str] = []
         self._connections: list[asyncpg.Connection] = []
 
@@ -246,6 +247,7 @@ class World:
         """Submit a unit; give its id and where it stands."""
         unit_id = id or new_id()
         body = {"id": unit_id, "operations": list(operations), **members}
+        self.placed[unit_id] = body
         at = await self.topics.submit(body, key=key, headers=headers, partition=partition)
         return unit_id, at
 
