@@ -35,6 +35,8 @@ from coordinator.kafka.intake import UnitIntake
 from coordinator.kafka.relay import Relay
 from coordinator.settings import Settings
 
+_SWEEP_POLL_SECONDS_MAX = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
@@ -181,7 +183,10 @@ def _engine(worker: _Worker, workers: JournalWorkers, epoch: Epoch) -> Engine:
             journal,
             stores.participants,
             around.observer,
-            SweepRules(retention_days=settings.units.retention_days),
+            SweepRules(
+                undo_age_seconds=settings.units.undo_retention_seconds,
+                retention_days=settings.units.retention_days,
+            ),
             away=lambda: schedule.away,
         ),
         watch=watch,
@@ -192,6 +197,9 @@ def _engine(worker: _Worker, workers: JournalWorkers, epoch: Epoch) -> Engine:
             lanes=settings.worker.lanes,
             batch_units_max=settings.batch.max_units,
             lease_ttl_seconds=settings.worker.lease_ttl_seconds,
+            sweep_poll_seconds=min(
+                _SWEEP_POLL_SECONDS_MAX, settings.units.undo_retention_seconds / 4
+            ),
         ),
         bell=worker.bell,
         outbox_bell=worker.outbox_bell,

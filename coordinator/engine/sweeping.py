@@ -1,4 +1,4 @@
-"""Sweeping: undo records ten minutes after their unit is final, journal rows after the retention.
+"""Sweeping: undo records a while after their unit is final, journal rows after the retention.
 
 A journal row goes only when every participant has confirmed its sweep (DESIGN 5.5), because an
 undo record without a unit means that the journal has lost its tail (rule 10).

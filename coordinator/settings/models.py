@@ -165,6 +165,14 @@ class Units(Section):
         allow_inf_nan=False,
         description="Days for which the ids of finished units are remembered.",
     )
+    undo_retention_seconds: float = Field(
+        600,
+        ge=2,
+        le=86_400,
+        allow_inf_nan=False,
+        description="Seconds for which a finished unit's undo records stay in the stores; not "
+        "less than `worker.lease_ttl_seconds`.",
+    )
 
 
 def _fresh_name() -> str:

@@ -57,6 +57,7 @@ def mistakes(valid: Valid) -> Found:
     yield from _topics(valid)
     yield from _sizes(valid)
     yield from _lease(valid)
+    yield from _undo_records(valid)
 
 
 def _journal(valid: Valid) -> Found:
@@ -153,3 +154,13 @@ def _lease(valid: Valid) -> Found:
                 ("stores", name, "lock_timeout_ms"),
                 "must be at most a third of worker.lease_ttl_seconds",
             )
+
+
+def _undo_records(valid: Valid) -> Found:
+    """What a worker may still repeat must not be swept while it can: it can until its lease ends."""
+    units, worker = valid.section(Units), valid.section(Worker)
+    if units and worker and units.undo_retention_seconds < worker.lease_ttl_seconds:
+        yield (
+            ("units", "undo_retention_seconds"),
+            "must not be less than worker.lease_ttl_seconds",
+        )

@@ -66,6 +66,7 @@ def test_a_small_file_gets_the_documented_defaults(write: Write) -> None:
     assert settings.units.timeout_ms == 30_000
     assert settings.units.max_bytes == 262_144
     assert settings.units.retention_days == 7
+    assert settings.units.undo_retention_seconds == 600
     assert settings.worker.lease_ttl_seconds == 15
     assert settings.http.listen == "127.0.0.1:8080"
     assert (settings.log.format, settings.log.level) == ("json", "info")
@@ -361,6 +362,10 @@ def test_every_mistake_is_told_at_once_with_its_place(write: Write) -> None:
         (
             ("[stores.ledger]", "[stores.ledger]\n    lock_timeout_ms = 6000"),
             "stores.ledger.lock_timeout_ms: must be at most a third of worker.lease_ttl_seconds",
+        ),
+        (
+            ("[kafka]", "[units]\n    undo_retention_seconds = 14\n    [kafka]"),
+            "units.undo_retention_seconds: must not be less than worker.lease_ttl_seconds",
         ),
         (
             (
