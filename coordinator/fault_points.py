@@ -1,21 +1,26 @@
-"""Named fault points: where a test makes the process die, freeze, or lose an answer.
+"""Named fault points: where a test makes the process die, stand still, or lose an answer.
 
 One stands on either side of every durable effect, so that windows which chance hits once in a
 thousand kills are hit on purpose. They are switched on by the environment variable
-``COORDINATOR_FAULTS`` only, read once at start; without it a point costs one look at an empty
-mapping.
+``COORDINATOR_FAULTS`` only; without it a point costs one look at an empty mapping.
 
-``COORDINATOR_FAULTS`` holds rules separated by ``;``, each ``name=action`` or
-``name=action@number``: the action is taken when the point is reached for that time (the first, if
-not given), and once only. ``name[text]=action`` counts only where what is at hand holds that text,
-such as the record that is being read. Actions:
+``COORDINATOR_FAULTS`` holds rules separated by ``;``, each ``point=action``, ``point/store=action``
+or ``point=action@number``: the action is taken when the point is reached for that time (the first,
+if not given), at that store (any, if not given), and once only. ``point[text]=action`` counts only
+where what is at hand holds that text, such as the record that is being read. With ``@FILE``
+instead, the rules are in a file, which is looked at again whenever a point is reached: so a running
+process can be given its faults at a moment of the test's choice. Actions:
 
 =================== ===========================================================================
 ``kill``            the process ends at once, as by kill -9
-``freeze:SECONDS``  the whole process stands still, as by SIGSTOP, and goes on after it
-``fail``            the store does not answer: `StoreUnavailable`
+``freeze``          the whole process stands still, by SIGSTOP, until somebody sends SIGCONT
+``freeze:SECONDS``  its event loop stands still for so long
+``fail``            the store does not answer and nothing was done: `StoreUnavailable`
 ``lose``            the effect is done, its answer is lost: `ResultUnknown`
 =================== ===========================================================================
+
+The last two are opposites: `FaultPoint.is_done` tells which of them a point can honestly have,
+and a rule with the other one is a mistake.
 """
 
 from __future__ import annotations
@@ -26,15 +31,21 @@ import sys
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 from coordinator.domain.errors import ConfigurationInvalid, ResultUnknown, StoreUnavailable
 
 VARIABLE: Final = "COORDINATOR_FAULTS"
+_DONE: Final = frozenset({"after", "sent", "acknowledged", "deleted"})
 
 
 class FaultPoint(StrEnum):
-    """Every point, by what is about to be durable (``before``) or just became so (``after``)."""
+    """Every point, by what is about to be durable (``before``) or just became so (``after``).
+
+    Between the two stand points inside a transaction, of which nothing is durable yet. The relay's
+    say what has just happened to the messages of a batch.
+    """
 
     REGISTER_BEFORE = "register.before"
     REGISTER_AFTER = "register.after"
@@ -101,12 +112,23 @@ class FaultPoint(StrEnum):
     LEAVE_BEFORE = "leave.before"
     LEAVE_AFTER = "leave.after"
 
+    @property
+    def step(self) -> str:
+        """What is being done, without where in it."""
+        return self.value.partition(".")[0]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the effect is durable here: its answer can be lost, but it cannot have failed."""
+        return self.value.partition(".")[2] in _DONE
+
 
 @dataclass(slots=True)
 class _Rule:
     action: str
     seconds: float
     number: int
+    store: str = ""
     about: bytes = b""
     reached: int = 0
 
@@ -116,10 +138,12 @@ def reach(point: FaultPoint, store: str = "journal", about: bytes | None = None)
 
     ``about`` is what is at hand, for rules that ask for a text in it.
     """
+    if _FILE is not None:
+        _FILE.look()
     if not _RULES:
         return
     rule = _RULES.get(point)
-    if rule is None or rule.about not in (about or b""):
+    if rule is None or rule.store not in {"", store} or rule.about not in (about or b""):
         return
     rule.reached += 1
     if rule.reached == rule.number:
@@ -131,8 +155,10 @@ def _act(point: FaultPoint, rule: _Rule, store: str) -> None:
     os.write(sys.stderr.fileno(), f"fault point {point}: {rule.action}\n".encode())
     if rule.action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif rule.action == "freeze":
+    elif rule.action == "freeze" and rule.seconds:
         time.sleep(rule.seconds)
+    elif rule.action == "freeze":
+        os.kill(os.getpid(), signal.SIGSTOP)
     elif rule.action == "fail":
         raise StoreUnavailable(store, f"made to fail at {point}")
     else:
@@ -144,19 +170,23 @@ def read_rules(text: str) -> dict[FaultPoint, _Rule]:
     rules: dict[FaultPoint, _Rule] = {}
     mistakes = []
     for part in filter(None, (each.strip() for each in text.split(";"))):
-        name, _, rest = part.partition("=")
-        name, _, about = name.partition("[")
+        place, _, rest = part.partition("=")
+        place, _, about = place.partition("[")
+        name, _, store = place.partition("/")
         action, _, number = rest.partition("@")
         action, _, seconds = action.partition(":")
         try:
             point = FaultPoint(name)
             text_about = about.removesuffix("]").encode()
-            rule = _Rule(action, float(seconds or 0), int(number or 1), text_about)
+            rule = _Rule(action, float(seconds or 0), int(number or 1), store, text_about)
         except ValueError as error:
             mistakes.append(f"{VARIABLE}: {part}: {error}")
             continue
         if action not in {"kill", "freeze", "fail", "lose"}:
             mistakes.append(f"{VARIABLE}: {part}: the action is none of kill, freeze, fail, lose")
+        if action == ("fail" if point.is_done else "lose"):
+            done = "is done" if point.is_done else "is not done yet"
+            mistakes.append(f"{VARIABLE}: {part}: the effect {done} at this point")
         rules[point] = rule
     if mistakes:
         raise ConfigurationInvalid(mistakes)
@@ -164,9 +194,25 @@ def read_rules(text: str) -> dict[FaultPoint, _Rule]:
 
 
 def switch(text: str) -> None:
-    """Replace the rules (tests within one process)."""
+    """Replace the rules."""
     _RULES.clear()
     _RULES.update(read_rules(text))
 
 
-_RULES: Final[dict[FaultPoint, _Rule]] = read_rules(os.environ.get(VARIABLE, ""))
+class _RulesFile:
+    """A file of rules, which are taken anew whenever another text stands in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._text = ""
+
+    def look(self) -> None:
+        text = self._path.read_text() if self._path.exists() else ""
+        if text != self._text:
+            self._text = text
+            switch(text)
+
+
+_GIVEN: Final = os.environ.get(VARIABLE, "")
+_FILE: Final = _RulesFile(Path(_GIVEN[1:])) if _GIVEN.startswith("@") else None
+_RULES: Final[dict[FaultPoint, _Rule]] = {} if _FILE else read_rules(_GIVEN)

@@ -138,6 +138,8 @@ class JournalOperators:
                     reason or "",
                 )
                 await self._audit(connection, "cancel", unit_id, reason)
+            reach(FaultPoint.VERB_BEFORE)
+        reach(FaultPoint.VERB_AFTER)
         return await self._shown(unit_id)
 
     async def _held(self, connection: postgres_pool.Connection, unit_id: str) -> Mapping[str, Any]:

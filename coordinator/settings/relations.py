@@ -157,7 +157,7 @@ def _lease(valid: Valid) -> Found:
 
 
 def _undo_records(valid: Valid) -> Found:
-    """What a worker may still repeat must not be swept while it can: it can until its lease ends."""
+    """What a worker may still repeat is not swept: it can repeat it until its lease ends."""
     units, worker = valid.section(Units), valid.section(Worker)
     if units and worker and units.undo_retention_seconds < worker.lease_ttl_seconds:
         yield (

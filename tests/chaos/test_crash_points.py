@@ -1,181 +1,249 @@
-"""Every fault point: the process dies there, freezes past its lease, or loses the answer.
+"""Every fault point: the process dies there, stands still past its lease, or gets no answer.
 
 Another daemon, or the same one, must end every unit, and everything must hold as seen from
-outside. `make test` runs one action at the points where most is at stake; `make crash-test` runs
-all of them.
+outside. `make test` runs the cases where most is at stake; `make crash-test` runs all of them.
+
+Which actions a point can have follows from one rule: to die and to stand still are possible
+everywhere; an answer is lost where the effect is done, and a store refuses to answer where it is
+not (`FaultPoint.is_done`). A point at the stores is tried at a store of each kind, a verb's with
+each verb.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
 
-from coordinator.fault_points import VARIABLE, FaultPoint
-from tests.acceptance.harness.waiting import until
+from coordinator.fault_points import FaultPoint
+from tests.acceptance.harness.outsider import holding
 from tests.acceptance.harness.world import World
-from tests.chaos.workload import ACCOUNTS, Workload, seed, submit, violations
+from tests.chaos.crew import FENCED_EXIT_CODE, PATIENCE_SECONDS, Crew, Member
+from tests.chaos.tally import Summary, Tally
+from tests.chaos.ways import (
+    FORGETFUL,
+    VERBS,
+    WAYS,
+    Case,
+    Command,
+    a_person_resolves,
+    a_person_retries,
+    applied,
+    put_back_what_was_too_large,
+    restored,
+)
+from tests.chaos.workload import (
+    ACCOUNTS,
+    Workload,
+    come_to_rest,
+    forgotten,
+    left_behind,
+    seed,
+    status_of,
+    submit,
+    swept,
+    undo_records,
+    violations,
+)
 from tests.servers import KAFKA, MONGODB, POSTGRES, Servers
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 LEASE_SECONDS = 2
-FENCED_EXIT_CODE = 3
-
+STORES = ("archive", "catalog")
+AT_STORES = {"apply", "compensate", "fence_store", "fence_recorded", "sweep_store"}
 _P = FaultPoint
-REACHED_BY_WORK = [
-    _P.ADMIT_BEFORE,
-    _P.ADMIT_AFTER,
-    _P.APPLY_BEFORE,
-    _P.APPLY_FENCED,
-    _P.APPLY_WRITTEN,
-    _P.APPLY_AFTER,
-    _P.PIVOT_BEFORE,
-    _P.PIVOT_HELD,
-    _P.PIVOT_WRITTEN,
-    _P.PIVOT_CONCLUDED,
-    _P.PIVOT_AFTER,
-    _P.COMPENSATE_BEFORE,
-    _P.COMPENSATE_FENCED,
-    _P.COMPENSATE_WRITTEN,
-    _P.COMPENSATE_AFTER,
-    _P.FINISH_BEFORE,
-    _P.FINISH_CONCLUDED,
-    _P.FINISH_AFTER,
-    _P.NEWCOMERS_BEFORE,
-    _P.NEWCOMERS_WRITTEN,
-    _P.NEWCOMERS_AFTER,
-    _P.HEARTBEAT_BEFORE,
-    _P.HEARTBEAT_AFTER,
-    _P.RELAY_CLAIMED,
-    _P.RELAY_SENT,
-    _P.RELAY_ACKNOWLEDGED,
-    _P.RELAY_DELETED,
-]
-REACHED_BY_TAKEOVER = [
-    _P.REGISTER_BEFORE,
-    _P.REGISTER_AFTER,
-    _P.ENROL_BEFORE,
-    _P.ENROL_AFTER,
-    _P.FENCE_JOURNAL_BEFORE,
-    _P.FENCE_JOURNAL_AFTER,
-    _P.FENCE_STORE_BEFORE,
-    _P.FENCE_STORE_AFTER,
-    _P.FENCE_RECORDED,
-    _P.TAKE_OVER_BEFORE,
-    _P.TAKE_OVER_AFTER,
-    _P.BURY_BEFORE,
-    _P.BURY_AFTER,
-]
-LOSES = {
-    _P.ADMIT_AFTER,
-    _P.APPLY_AFTER,
-    _P.PIVOT_AFTER,
-    _P.COMPENSATE_AFTER,
-    _P.FINISH_AFTER,
-    _P.NEWCOMERS_AFTER,
-    _P.TAKE_OVER_AFTER,
-    _P.FENCE_STORE_AFTER,
-}
 SHORT = {
-    ("kill", _P.ADMIT_AFTER),
-    ("kill", _P.APPLY_AFTER),
-    ("kill", _P.PIVOT_CONCLUDED),
-    ("kill", _P.TAKE_OVER_AFTER),
-    ("freeze", _P.PIVOT_WRITTEN),
-    ("lose", _P.APPLY_AFTER),
-    ("lose", _P.PIVOT_AFTER),
-    ("lose", _P.COMPENSATE_AFTER),
+    Case("kill", _P.ADMIT_AFTER),
+    Case("kill", _P.APPLY_AFTER, "catalog"),
+    Case("kill", _P.PIVOT_CONCLUDED),
+    Case("kill", _P.TAKE_OVER_AFTER),
+    Case("freeze", _P.PIVOT_WRITTEN),
+    Case("lose", _P.APPLY_AFTER, "archive"),
+    Case("lose", _P.PIVOT_AFTER),
+    Case("lose", _P.COMPENSATE_AFTER, "catalog"),
 }
 LONG = os.environ.get("COORDINATOR_CRASH_TEST") == "all"
-_rounds = itertools.count(1)
 
 
-def cases() -> list[tuple[str, FaultPoint]]:
-    """The (action, point) pairs of this run."""
-    points = [*REACHED_BY_WORK, *REACHED_BY_TAKEOVER]
-    every = [(action, point) for point in points for action in ("kill", "freeze")]
-    every += [("lose", point) for point in points if point in LOSES]
-    return every if LONG else [case for case in every if case in SHORT]
+def every_case() -> Iterator[Case]:
+    """Every fault that there can be."""
+    for point in FaultPoint:
+        for action in ("kill", "freeze", "lose" if point.is_done else "fail"):
+            for where in places(point):
+                yield Case(action, point, where)
+
+
+def places(point: FaultPoint) -> tuple[str, ...]:
+    """The stores or verbs at which a point is tried."""
+    if point.step == "verb":
+        return tuple(VERBS)
+    return STORES if point.step in AT_STORES else ("",)
+
+
+CASES = [case for case in every_case() if LONG or case in SHORT]
+
+
+@pytest.fixture(scope="module")
+def tally(pytestconfig: pytest.Config) -> Tally:
+    """The numbers of this run, shown at its end."""
+    made = Tally()
+    pytestconfig.pluginmanager.register(Summary(made))
+    return made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """A world whose daemons come and go; nothing runs at the beginning of a round."""
+async def crew(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Crew]:
+    """A world whose daemons come and go."""
     servers.prefetch((POSTGRES, MONGODB, KAFKA))
-    made = World(servers, tmp_path_factory.mktemp("crash"))
+    world = World(servers, tmp_path_factory.mktemp("crash"))
     try:
-        await made.prepare({"worker": {"lease_ttl_seconds": LEASE_SECONDS}})
-        await made.start()
-        made.daemon.kill()
-        yield made
+        await world.prepare(
+            {
+                "worker": {"lease_ttl_seconds": LEASE_SECONDS},
+                "units": {"undo_retention_seconds": LEASE_SECONDS},
+            }
+        )
+        made = Crew(world, world.ledger)
+        try:
+            await world.topics.create({world.topics.replies_topic: {}})
+            await made.on_duty()
+            await world.open_topics()
+            yield made
+        finally:
+            made.kill()
     finally:
-        made.daemon.kill()
-        await made.close()
+        await world.close()
 
 
-@pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize(
-    ("action", "point"), cases(), ids=lambda value: str(value).replace(".", "-")
-)
-async def test_a_fault_at(world: World, action: str, point: FaultPoint) -> None:
+@pytest.fixture(scope="module")
+def rounds() -> list[Workload]:
+    """The units of every case so far."""
+    return []
+
+
+_first_accounts = itertools.count(ACCOUNTS, ACCOUNTS)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+async def test_a_fault_at(crew: Crew, tally: Tally, rounds: list[Workload], case: Case) -> None:
     """All invariants, after a fault right there."""
-    workload = Workload()
-    await seed(world, workload, next(_rounds) * ACCOUNTS)
-    spelled = f"freeze:{LEASE_SECONDS * 2.5}" if action == "freeze" else action
-    faults = {VARIABLE: f"{point}={spelled}"}
-    if point in REACHED_BY_TAKEOVER:
-        await _leave_work_behind(world, workload)
-        await _run_into(world, faults, point, action)
+    world, workload = crew.world, Workload()
+    tally.actions[case.action] += 1
+    await seed(world, workload, next(_first_accounts))
+    if case.point.step == "verb":
+        await _at_a_verb(crew, workload, case)
     else:
+        victim = await WAYS[case.point.step](crew, workload, case)
+        await _go_on(crew, victim, case)
+        if case.point.step == "aside":
+            await put_back_what_was_too_large(world)
+        await come_to_rest(world, workload)
+        if case.action == "freeze":
+            await crew.alone()
+            tally.fenced += await _wakes(victim, case)
+    await come_to_rest(world, workload)
+    found = await violations(world, workload)
+    if case.point.step in {"sweep_store", "swept"}:
+        await swept(world, workload)
+        found += await left_behind(world, workload)
+    if case.point.step == "forget":
+        await forgotten(world, workload)
+        await (await crew.on_duty()).daemon.stop()
+        crew.relieve()
+    if rounds:
+        await swept(world, rounds[-1])
+        found += await left_behind(world, rounds[-1])
+    rounds.append(workload)
+    tally.outcomes.update(status_of(world, unit_id) for unit_id in workload.all)
+    tally.takeovers = await crew.takeovers()
+    tally.violations += len(found)
+    assert found == [], crew.tail()
+
+
+async def test_nothing_is_left_behind(crew: Crew, tally: Tally, rounds: list[Workload]) -> None:
+    """After all of it: no undo record and no tombstone stands in any store."""
+    await crew.on_duty()
+    for workload in rounds:
+        await swept(crew.world, workload)
+    left = await undo_records(crew.world)
+    tally.violations += len(left)
+    assert left == {}
+
+
+async def _go_on(crew: Crew, victim: Member, case: Case) -> None:
+    """See that a daemon is on duty: the victim, if it lives, or a new one."""
+    if case.action == "kill":
+        await victim.killed()
+        crew.relieve()
+    elif case.action == "freeze":
+        crew.relieve()
+    elif case.point.step == "leave":
+        assert await victim.daemon.ended(PATIENCE_SECONDS) == 0, victim.tail()
+        crew.relieve()
+    else:
+        crew.relieve(victim)
+        return
+    if case.point.step == "forget":
+        crew.relieve(crew.spawn(**FORGETFUL))
+    await crew.on_duty()
+
+
+async def _wakes(victim: Member, case: Case) -> bool:
+    """Let a frozen daemon go on: it must see that it is fenced and leave (I9). Whether it was."""
+    victim.wake()
+    if case.point is _P.REGISTER_BEFORE:  # not a worker yet: it becomes a healthy one
+        await victim.daemon.ready(PATIENCE_SECONDS)
+        await victim.daemon.stop()
+        return False
+    code = await victim.daemon.ended(PATIENCE_SECONDS)
+    if case.point.step == "leave":  # it only wanted to say that its lease is over
+        assert code in {0, FENCED_EXIT_CODE}, victim.tail()
+    else:
+        assert code == FENCED_EXIT_CODE, victim.tail()
+    return code == FENCED_EXIT_CODE
+
+
+async def _at_a_verb(crew: Crew, workload: Workload, case: Case) -> None:
+    """A person's command dies, stands still, or is told nothing; then the person tries again."""
+    world = crew.world
+    await crew.on_duty()
+    if case.where == "cancel":
+        async with holding(world, "accounts", workload.first_account):
+            unit_id = await applied(world, workload)
+            await _command(world, workload, case, unit_id)
+            await world.topics.outcome(unit_id, "final", seconds=PATIENCE_SECONDS)
+        note = "before"
+    else:
+        prepare = a_person_retries if case.where == "retry" else a_person_resolves
+        unit_id, note = await prepare(world, workload)
+        await _command(world, workload, case, unit_id)
+    await world.topics.outcome(unit_id, "final", seconds=PATIENCE_SECONDS)
+    assert await restored(world, unit_id, note)
+
+
+async def _command(world: World, workload: Workload, case: Case, unit_id: str) -> None:
+    arguments = ["units", case.where, unit_id, *VERBS[case.where]]
+    command = Command(world, arguments, case.rule)
+    await command.meets(case.point)
+    if case.action == "freeze":
         await submit(world, workload)
-        await _run_into(world, faults, point, action)
-    await _finish(world, workload)
-    assert await violations(world, workload) == [], world.daemon.tail(40)
+        for good in workload.good:  # nobody waits for a person
+            if case.where != "cancel" or good not in _behind(workload):
+                await world.topics.outcome(good, "final", seconds=PATIENCE_SECONDS)
+        command.wake()
+    code = await command.ended()
+    assert code in ({-signal.SIGKILL} if case.action == "kill" else {0, 1})
+    again = await world.cli(*arguments, check=False)
+    assert again.returncode in {0, 1}
+    if case.action in {"kill", "fail"} and not case.point.is_done:
+        assert again.returncode == 0, again.stderr
 
 
-async def _leave_work_behind(world: World, workload: Workload) -> None:
-    """Have a daemon die with its units applied and not committed."""
-    world.daemon.spawn({VARIABLE: f"{_P.PIVOT_BEFORE}=kill"})
-    await submit(world, workload)
-    await world.daemon.ended(60)
-
-
-async def _run_into(world: World, faults: dict[str, str], point: FaultPoint, action: str) -> None:
-    """Start a daemon and wait until it has met its fault."""
-    before = world.daemon.log_text().count(f"fault point {point}")
-    world.daemon.spawn(faults)
-
-    async def met() -> bool:
-        return world.daemon.log_text().count(f"fault point {point}") > before
-
-    await until(met, f"the daemon reaches {point}", 60.0, world.daemon.tail)
-    if action == "kill":
-        await world.daemon.ended(20)
-
-
-async def _finish(world: World, workload: Workload) -> None:
-    """Let a daemon without faults end everything, beside the one that was frozen if it is there."""
-    first = world.daemon.exit_code()
-    helper = None
-    if first is None:
-        helper = await world.another_daemon()
-    else:
-        await world.daemon.start()
-    for unit_id in workload.all:
-        await world.topics.outcome(unit_id, "final", seconds=60.0)
-
-    async def at_rest() -> bool:
-        return not await world.ledger.fetchval("SELECT EXISTS (TABLE coordinator.outbox)")
-
-    await until(at_rest, "the outbox is empty", 30.0, world.daemon.tail)
-    await world.topics.caught_up()
-    # Its own end is judged elsewhere; a fenced one has left already, with its own exit code.
-    code = world.daemon.exit_code()
-    assert code in (None, FENCED_EXIT_CODE), world.daemon.tail(40)
-    world.daemon.kill()
-    if helper is not None:
-        helper.kill()
+def _behind(workload: Workload) -> set[str]:
+    """The units that want the account which the waiting unit has."""
+    return {workload.good[0], workload.good[ACCOUNTS]}

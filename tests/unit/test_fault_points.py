@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 from coordinator import fault_points
 from coordinator.domain.errors import ConfigurationInvalid, ResultUnknown, StoreUnavailable
 from coordinator.fault_points import FaultPoint, reach, read_rules, switch
+from tests.chaos.ways import WAYS
 
 SOURCES = Path(fault_points.__file__).parent
 
@@ -26,11 +31,40 @@ def test_nothing_happens_where_no_rule_is() -> None:
 
 
 def test_a_rule_acts_once_at_its_number() -> None:
-    switch("pivot.after=fail@2")
-    reach(FaultPoint.PIVOT_AFTER)
+    switch("pivot.before=fail@2")
+    reach(FaultPoint.PIVOT_BEFORE)
     with pytest.raises(StoreUnavailable):
-        reach(FaultPoint.PIVOT_AFTER)
-    reach(FaultPoint.PIVOT_AFTER)
+        reach(FaultPoint.PIVOT_BEFORE)
+    reach(FaultPoint.PIVOT_BEFORE)
+
+
+def test_a_rule_may_be_about_one_store() -> None:
+    switch("apply.before/catalog=fail")
+    reach(FaultPoint.APPLY_BEFORE, "archive")
+    with pytest.raises(StoreUnavailable):
+        reach(FaultPoint.APPLY_BEFORE, "catalog")
+
+
+def test_rules_in_a_file_are_taken_when_they_are_written(tmp_path: Path) -> None:
+    rules = tmp_path / "faults"
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from coordinator.fault_points import FaultPoint, reach\n"
+        "reach(FaultPoint.ADMIT_BEFORE)\n"
+        f"Path({str(rules)!r}).write_text('admit.before=kill')\n"
+        "print('armed', flush=True)\n"
+        "reach(FaultPoint.ADMIT_BEFORE)\n"
+        "print('still here')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {fault_points.VARIABLE: f"@{rules}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (-signal.SIGKILL, "armed\n")
+    assert run.stderr == "fault point admit.before: kill\n"
 
 
 def test_a_lost_answer_is_unknown_and_names_the_store() -> None:
@@ -45,6 +79,18 @@ def test_every_mistake_is_told_at_once() -> None:
     with pytest.raises(ConfigurationInvalid) as caught:
         read_rules("nowhere=kill; pivot.after=dance; pivot.before=kill@x")
     assert len(caught.value.mistakes) == 3
+
+
+@pytest.mark.parametrize("rule", ["pivot.written=lose", "pivot.after=fail", "relay.sent=fail"])
+def test_what_a_store_could_not_do_is_a_mistake(rule: str) -> None:
+    """An answer is lost of what is done, and what is done has not failed."""
+    with pytest.raises(ConfigurationInvalid):
+        read_rules(rule)
+
+
+def test_every_point_has_a_way_to_it_in_the_crash_test() -> None:
+    """`make crash-test` comes to each of them; a new step needs a way of its own there."""
+    assert {point.step for point in FaultPoint} == {*WAYS, "verb"}
 
 
 def test_there_are_enough_points_and_each_is_placed() -> None:
