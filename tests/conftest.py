@@ -4,6 +4,7 @@ import signal
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
@@ -90,19 +91,37 @@ def servers(pytestconfig: pytest.Config) -> Servers:
 @pytest.fixture
 async def postgres_dsn(servers: Servers) -> AsyncIterator[str]:
     """The DSN of a fresh, empty database; dropped after the test, with whoever is still in it."""
+    async with fresh_database(servers) as dsn:
+        yield dsn
+
+
+@asynccontextmanager
+async def fresh_database(servers: Servers) -> AsyncIterator[str]:
+    """Make one more such database."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     await _execute(servers.postgres_dsn, f'CREATE DATABASE "{name}" STRATEGY wal_log')
-    yield _with_database(servers.postgres_dsn, name)
-    await _execute(servers.postgres_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+    try:
+        yield _with_database(servers.postgres_dsn, name)
+    finally:
+        await _execute(servers.postgres_dsn, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
 def mongodb_database(servers: Servers) -> Iterator[tuple[str, str]]:
     """The URI and the name of a fresh database; dropped after the test."""
+    with fresh_mongodb(servers) as mongodb:
+        yield mongodb
+
+
+@contextmanager
+def fresh_mongodb(servers: Servers) -> Iterator[tuple[str, str]]:
+    """Make one more such database."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    yield servers.mongodb_uri, name
-    with pymongo.MongoClient[dict[str, object]](servers.mongodb_uri) as client:
-        client.drop_database(name)
+    try:
+        yield servers.mongodb_uri, name
+    finally:
+        with pymongo.MongoClient[dict[str, object]](servers.mongodb_uri) as client:
+            client.drop_database(name)
 
 
 @pytest.fixture
