@@ -16,7 +16,9 @@ import pytest_asyncio
 
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Unit
+from coordinator.engine.sweeping import Sweeping, SweepRules
 from tests.conftest import fresh_database, fresh_mongodb
+from tests.engine_fakes import SeenObserver
 from tests.saga_benches import MemoryBench, a_real_bench, first_rows
 from tests.sagas import LANE, Bench, Calls, End, Fault, Lane, rows_of, submission_of
 from tests.servers import MONGODB, POSTGRES, Servers
@@ -138,6 +140,23 @@ class TestInMemory(Sagas):
     @pytest.fixture
     async def shop(self) -> Shop:
         return Shop(Lane(await MemoryBench().open()), tuple(islice(generated(), 60)))
+
+
+async def test_an_end_that_nobody_was_told_of_is_not_made_again() -> None:
+    """I11: else a tombstone comes after the sweep of its unit, and nothing takes it away."""
+    bench = await MemoryBench().open()
+    lane = Lane(bench)
+    sweeping = Sweeping(bench.journal, bench.participants, SeenObserver(), SweepRules(-1.0))
+    for value in islice(generated(), 60):
+        for at in range(1, 30):
+            await bench.put(first_rows())
+            unit = await lane.admit(value)
+            calls = Calls(Fault.REFUSED, at, ends_lost=1)
+            await lane.run(unit, calls, meanwhile=sweeping.run_once)
+            await sweeping.run_once()
+            assert await bench.records(unit.id) == {}, (value, calls.made)
+            if len(calls.made) < at:
+                break
 
 
 async def telling() -> Sequence[bytes]:
