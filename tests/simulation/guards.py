@@ -6,15 +6,17 @@ replacing one function. A guard whose loss nobody notices has no test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from coordinator.domain import submission
 from coordinator.domain.decide import decide_branch
-from coordinator.domain.errors import Problem
+from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreUnavailable
 from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Message
-from coordinator.engine import compensation, execution
+from coordinator.engine import admission, compensation, execution
+from coordinator.engine.halving import Tried, try_in_parts
 from coordinator.engine.locks import LockQueues
 from coordinator.engine.membership import Membership
 from coordinator.engine.ports import JOURNAL, Applied, Pivot
@@ -175,6 +177,36 @@ def doubt_of_an_apply() -> None:
         refuse(self, *arguments, in_doubt=False)
 
     _replace(MemoryPivot, "_refuse", ends_it)
+
+
+@_guard
+def retry_class() -> None:
+    """A store that does not answer counts as one that refuses (I11, the error tree)."""
+
+    async def tries(
+        units: Sequence[Unit], attempt: Callable[[Sequence[Unit]], Awaitable[Any]]
+    ) -> Tried[Any]:
+        async def attempts(part: Sequence[Unit]) -> Any:
+            try:
+                return await attempt(part)
+            except StoreUnavailable as error:
+                problem = Problem(ErrorCode.STORE_REFUSED, error.message)
+                raise BatchRefused(error.store, problem) from error
+
+        return await try_in_parts(units, attempts)
+
+    _replace(execution, "try_in_parts", tries)
+
+
+@_guard
+def byte_bound() -> None:
+    """A submission may be as large as it likes (I12)."""
+    read = submission.read
+
+    def reads(value: Any, headers: Any, mapping: Any, max_bytes: int, *rest: Any) -> Any:
+        return read(value, headers, mapping, 1 << 40, *rest)
+
+    _replace(admission, "read", reads)
 
 
 @_guard

@@ -15,6 +15,7 @@ from typing import Any
 from tests.simulation.shop import CURSED, PASSING_KEYS, SHOP, STANDING_KEYS
 from tests.simulation.swarm import Swarm
 
+UNIT_BYTES_MAX = 8192
 _ENTITIES = tuple(SHOP.entities)
 _NOTES = ("red", "green", "blue")
 
@@ -62,9 +63,17 @@ def _extra(
             cancel = json.dumps({"cancel": unit_id, "reason": "changed my mind"}).encode()
             return Sending(at, home, cancel, "cancel", unit_id)
     if source.random() < 0.5:
-        return Sending(at, anywhere, b"{no json", "dead", None)
+        unread = too_large(unit_id) if len(sent) % 2 else b"{no json"
+        return Sending(at, anywhere, unread, "dead", None)
     bad = json.dumps({"id": f"bad-{len(sent)}", "operations": []}).encode()
     return Sending(at, anywhere, bad, "refused", f"bad-{len(sent)}")
+
+
+def too_large(unit_id: str) -> bytes:
+    """A unit in perfect order, but for its size: nothing in it is read (F1, I12)."""
+    write = {"op": "update", "entity": "account", "key": 1, "increment": {"n": 1}}
+    unit = {"id": f"large-{unit_id}", "operations": [write], "metadata": "x" * UNIT_BYTES_MAX}
+    return json.dumps(unit).encode()
 
 
 def unit_json(source: random.Random, swarm: Swarm, unit_id: str) -> bytes:

@@ -34,6 +34,7 @@ from coordinator.memory.workers import MemoryWorkers
 from coordinator.memory.world import World
 from tests.simulation.faults import ChaosLink, Faults
 from tests.simulation.kafka import DEAD_LETTERS, Broker, Consumer, Relay
+from tests.simulation.submissions import UNIT_BYTES_MAX
 from tests.simulation.virtual_loop import Process
 
 ResultT = TypeVar("ResultT")
@@ -195,7 +196,7 @@ class Worker:
             schedule=schedule,
             mapping=world.mapping,
             rules=AdmissionRules(
-                max_bytes=262_144,
+                max_bytes=UNIT_BYTES_MAX,
                 timeout_ms=8_000,
                 reply_topics=frozenset(),
                 dead_letters_topic=DEAD_LETTERS,

@@ -12,6 +12,7 @@ from tests.simulation.checkers import (
     final_once,
     in_turn,
     nothing_left,
+    own_fault,
     status_is_fact,
     sums,
 )
@@ -41,5 +42,6 @@ AT_REST: tuple[Callable[[Rest], None], ...] = (
     final_once.check,
     status_is_fact.check,
     nothing_left.check,
+    own_fault.check,
     sums.check,
 )
