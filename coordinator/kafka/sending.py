@@ -109,10 +109,13 @@ class Sender:
         that nothing more is sent over this producer: the batch that was given up on may be
         acknowledged yet, and what comes later would overtake those that stayed behind (I8).
         """
+        if self._left_behind:
+            return
+        self._left_behind = True  # whatever happens, but that we come to the end
         for parcel in parcels:
-            if self._left_behind or not await self._launch(parcel):
-                self._left_behind = True
+            if not await self._launch(parcel):
                 return
+        self._left_behind = False
 
     async def _launch(self, parcel: Parcel) -> bool:
         tail = self._tails.get(parcel.partition)
