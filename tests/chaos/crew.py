@@ -60,6 +60,11 @@ class Member:
         """Wait until it is dead by its fault."""
         assert await self.daemon.ended(PATIENCE_SECONDS) == -signal.SIGKILL, self.tail()
 
+    async def leave(self) -> None:
+        """Let it stop in order (F36)."""
+        self.daemon.send(signal.SIGTERM)
+        assert await self.daemon.ended() == 0, self.tail()
+
     def wake(self) -> None:
         """Let it go on after it stood still."""
         self.daemon.send(signal.SIGCONT)
@@ -88,7 +93,7 @@ class Crew:
     async def on_duty(self) -> Member:
         """Give a daemon that runs without a fault: the present one, or a new one."""
         member = self._on_duty
-        if member is None:
+        if member is None or member.daemon.exit_code() is not None:
             self._on_duty = member = self.spawn()
             await member.daemon.ready(PATIENCE_SECONDS)
         return member

@@ -153,8 +153,7 @@ async def test_a_fault_at(crew: Crew, tally: Tally, rounds: list[Workload], case
         found += await left_behind(world, workload)
     if case.point.step == "forget":
         await forgotten(world, workload)
-        await (await crew.on_duty()).daemon.stop()
-        crew.relieve()
+        await (await crew.on_duty()).leave()
     if rounds:
         await swept(world, rounds[-1])
         found += await left_behind(world, rounds[-1])
@@ -198,7 +197,7 @@ async def _wakes(victim: Member, case: Case) -> bool:
     victim.wake()
     if case.point is _P.REGISTER_BEFORE:  # not a worker yet: it becomes a healthy one
         await victim.daemon.ready(PATIENCE_SECONDS)
-        await victim.daemon.stop()
+        await victim.leave()
         return False
     code = await victim.daemon.ended(PATIENCE_SECONDS)
     if case.point.step == "leave":  # it only wanted to say that its lease is over
