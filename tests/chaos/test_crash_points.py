@@ -188,7 +188,9 @@ async def _go_on(crew: Crew, victim: Member, case: Case) -> None:
         crew.relieve(victim)
         return
     if case.point.step == "forget":
-        crew.relieve(crew.spawn(**FORGETFUL))
+        heir = crew.spawn(**FORGETFUL)
+        await heir.daemon.ready(PATIENCE_SECONDS)
+        crew.relieve(heir)
     await crew.on_duty()
 
 
@@ -232,7 +234,7 @@ async def _command(world: World, workload: Workload, case: Case, unit_id: str) -
     if case.action == "freeze":
         await submit(world, workload)
         for good in workload.good:  # nobody waits for a person
-            if case.where != "cancel" or good not in _behind(workload):
+            if good not in _behind(workload):
                 await world.topics.outcome(good, "final", seconds=PATIENCE_SECONDS)
         command.wake()
     code = await command.ended()
@@ -244,5 +246,5 @@ async def _command(world: World, workload: Workload, case: Case, unit_id: str) -
 
 
 def _behind(workload: Workload) -> set[str]:
-    """The units that want the account which the waiting unit has."""
+    """The units that want the account which the waiting or parked unit has."""
     return {workload.good[0], workload.good[ACCOUNTS]}

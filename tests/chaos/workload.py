@@ -243,6 +243,8 @@ def _of_events(world: World, workload: Workload, unit_id: str) -> list[str]:
 
 def _of_records(workload: Workload, unit_id: str, records: dict[str, dict[str, str]]) -> list[str]:
     """I2, rule 1: what is undone is marked as undone, and what is committed has no tombstone."""
+    if unit_id in workload.ended_by_a_person:
+        return []  # resolved by hand: what the undo could not do is swept as it stands
     wrong = {"undone", "tombstone"} if unit_id in workload.good else {"applied"}
     return [
         f"I2: {store} holds a record of {unit_id} that is {state}"
