@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import pytest
 
+from coordinator.domain.entity import FieldType
 from coordinator.domain.operation import Operation, Unit
 from coordinator.engine.ports import OpenUnit
 from coordinator.journal.workers import application_name
 from coordinator.postgres_pool import DRIVER_ERRORS
 from tests.admissions import SHOP, arrival, batch
 from tests.journal_worker import JournalWorker, a_worker, refused_as_fenced
-from tests.units import insert
+from tests.units import entity, insert, mapping
 
 pytestmark = pytest.mark.integration
 
@@ -72,6 +73,8 @@ async def test_a_zombies_open_transaction_is_ended_and_its_commit_refused(
     async with a_worker(postgres_dsn) as zombie, a_worker(postgres_dsn) as other:
         await admit(zombie, 0, u=insert("account", 1))
         async with zombie.pool.acquire() as connection:
+            # The takeover ends it, not the server's patience with whoever idles in a transaction.
+            await connection.execute("SET idle_in_transaction_session_timeout = 0")
             await connection.execute("BEGIN")
             await connection.execute("SELECT coordinator.hold_fence($1)", zombie.number)
             await connection.execute("UPDATE coordinator.units SET status = 'committed'")
@@ -153,6 +156,21 @@ async def test_units_come_as_they_stand_and_final_ones_stay(postgres_dsn: str) -
             ("cancelled", "why")
         }
         assert await heir.workers.bury(dead.number)
+
+
+async def test_a_unit_keeps_its_plan_and_the_mapping_that_it_was_made_with(
+    postgres_dsn: str,
+) -> None:
+    """Rule 8: whatever the heir's own configuration says by now."""
+    today = mapping(entity("account", {"id": FieldType.INTEGER}, table="elsewhere"))
+    async with a_worker(postgres_dsn) as dead, a_worker(postgres_dsn) as heir:
+        (unit,) = await admit(dead, 0, u=insert("account", 1))
+        await heir.mappings.remember(today)
+        await dead.expire()
+        assert await heir.workers.fence(dead.number)
+        (came,) = await heir.workers.take_over(dead.number, [])
+        assert came.unit.plan == unit.plan
+        assert came.unit.mapping.entities["account"].table == "accounts"
 
 
 async def test_of_two_heirs_each_unit_goes_to_one(postgres_dsn: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import bson
 import pymongo
+import pymongo.monitoring
 import pytest
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
@@ -415,7 +416,7 @@ async def test_applied_twice_takes_effect_once_and_tells_the_same(place: Place) 
     first = await applied(place, batch)
     raw = place.raw()
     second = await place.participant.apply(1, [batch])
-    assert second.done == first.done
+    assert second == first
     assert place.raw() == raw
     # Also when a stranger has deleted the document meanwhile.
     place.things.delete_one({"_id": "k"})
@@ -986,6 +987,40 @@ async def test_sweep_deletes_records_and_tombstones(place: Place) -> None:
     await place.participant.sweep([swept.id, buried.id, "unknown"])
     assert [each["unit"] for each in place.undo.find()] == [kept.id]
     assert place.raw("b") is not None
+
+
+class Concerns(pymongo.monitoring.CommandListener):
+    """The write concerns of commands, by the command's name."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, list[Any]] = {}
+
+    def started(self, event: pymongo.monitoring.CommandStartedEvent) -> None:
+        if "writeConcern" in event.command:
+            concern = {k: event.command["writeConcern"].get(k) for k in ("w", "j")}
+            self.seen.setdefault(event.command_name, []).append(concern)
+
+    def succeeded(self, event: object) -> None:
+        pass
+
+    def failed(self, event: object) -> None:
+        pass
+
+
+async def test_what_is_durable_is_durable_at_a_majority(place: Place) -> None:
+    """Rule 10: commits, and what is written outside transactions, fences above all."""
+    concerns = Concerns()
+    pymongo.monitoring.register(concerns)
+    try:
+        watched = place.open()
+    finally:  # a client takes those that are registered when it is made
+        pymongo.monitoring._LISTENERS.command_listeners.remove(concerns)
+    await watched.enrol(40, 1)
+    await watched.apply(0, [one(insert("thing", "k"))])
+    await watched.fence(41)
+    assert {"commitTransaction", "update", "delete"} <= concerns.seen.keys()
+    majority = {"w": "majority", "j": True}
+    assert [each for every in concerns.seen.values() for each in every if each != majority] == []
 
 
 async def test_records_name_what_undo_needs(place: Place) -> None:  # rule 8, F37

@@ -28,7 +28,7 @@ from coordinator.domain.operation import Operation, Unit
 from coordinator.domain.preview import Preview
 from coordinator.engine.ports import Applied, Undone
 from coordinator.participants.postgresql.participant import PostgresParticipant
-from coordinator.postgres_pool import DRIVER_ERRORS, Pool, open_pool
+from coordinator.postgres_pool import DRIVER_ERRORS, Pool, open_pool, transaction
 from tests.live_columns import columns_of
 from tests.units import check, delete, entity, equals, insert, mapping, undone_by, unit, update
 
@@ -674,6 +674,8 @@ async def test_a_fence_ends_the_open_transactions_of_the_fenced(
 ) -> None:
     """Rule 5: a frozen worker does not hold the door, and its transaction is lost."""
     async with store.pool.acquire() as frozen:
+        # The takeover ends it, not the server's patience with whoever idles in a transaction.
+        await frozen.execute("SET idle_in_transaction_session_timeout = 0")
         await frozen.execute("BEGIN")
         await frozen.execute(
             "SELECT 1 FROM coordinator.fences WHERE worker = 7 AND lane = 0 FOR KEY SHARE"
@@ -685,6 +687,16 @@ async def test_a_fence_ends_the_open_transactions_of_the_fenced(
     row = await store.row(1)
     assert row is not None
     assert row["note"] is None
+
+
+async def test_a_transaction_holds_its_workers_fence(store: Store) -> None:
+    """Rule 3: a fence that is only read is no fence, so nobody can lock it from under us."""
+    fence = "SELECT 1 FROM coordinator.fences WHERE worker = 7 AND lane = 0 FOR UPDATE NOWAIT"
+    await store.outsider.execute(fence)
+    async with transaction(store.pool, STORE) as connection:
+        await store.participant._fences.hold(connection, LANE)
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await store.outsider.execute(fence)
 
 
 async def test_a_fence_waits_for_a_transaction_that_it_cannot_end(

@@ -11,6 +11,7 @@ from coordinator.domain.errors import (
     ErrorCode,
     Problem,
     ResultUnknown,
+    StoreBusy,
     StoreError,
 )
 from coordinator.domain.lifecycle import Status
@@ -71,8 +72,12 @@ class Reports:
     def __init__(self) -> None:
         self.concluded_seqs: list[int] = []
         self.interrupted_seqs: list[int] = []
+        self.aside_seqs: list[int] = []
         self.refused_seqs: list[int] = []
         self.after: dict[int, list[int]] = {}
+
+    def set_aside(self, entry: Entry, *_: object, **__: object) -> None:
+        self.aside_seqs.append(entry.unit.seq)
 
     def refuse(self, entry: Entry, _problem: Problem) -> None:
         self.refused_seqs.append(entry.unit.seq)
@@ -144,3 +149,24 @@ async def test_what_the_pivot_could_not_write_is_refused_once_nothing_earlier_is
     await execution(ports, reports).execute(0, entries)
     assert reports.refused_seqs == [2]
     assert reports.after == {4: [3]}
+
+
+async def test_a_unit_is_not_refused_while_an_earlier_one_of_its_batch_is_open() -> None:
+    """Rule 9: what the earlier one has done or will do may be why it fails."""
+
+    class Blaming(Ports):
+        async def conclude(
+            self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
+        ) -> Concluded:
+            seqs = {each.unit.seq for each in candidates}
+            if 1 in seqs:
+                raise StoreBusy(JOURNAL, "held", frozenset({1}))
+            raise BatchRefused(JOURNAL, PROBLEM, dict.fromkeys(seqs, PROBLEM))
+
+    reports = Reports()
+    entries = [Entry(unit(seq, "catalog"), 9.0) for seq in (1, 2)]
+    await execution(Blaming(), reports).execute(0, entries)
+    assert (reports.aside_seqs, reports.after, reports.refused_seqs) == ([1], {2: [1]}, [])
+    alone = Reports()
+    await execution(Blaming(), alone).execute(0, entries[1:])
+    assert (alone.after, alone.refused_seqs) == ({}, [2])
