@@ -293,6 +293,24 @@ async def test_a_unit_that_is_another_workers_by_now_is_lost_not_touched(shop: S
     assert await shop.statuses() == {"u": "accepted"}
 
 
+async def test_a_status_changes_by_compare_and_set_only(shop: Shop) -> None:
+    """Rule 2: only its owner changes it, and only from what it was."""
+    unit = await shop.admit("u", update("account", 1, balance=5))
+    own = shop.worker.number
+    for worker, before, changed in ((own, "compensating", 0), (own + 1, "accepted", 0)):
+        assert changed == await shop.worker.value(
+            "SELECT coordinator.conclude($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), NULL)",
+            worker,
+            [unit.seq],
+            [before],
+            ["committed"],
+            [None],
+            [None],
+            [None],
+        )
+    assert await shop.statuses() == {"u": "accepted"}
+
+
 async def test_a_fenced_worker_concludes_nothing(shop: Shop) -> None:
     """I9."""
     unit = await shop.admit("u", update("account", 1, balance=5))
