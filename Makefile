@@ -53,7 +53,8 @@ bench: $(STAMP) ## measure transfers through Kafka, on servers of their own
 	$(BIN)/python -m benchmarks.transfers
 
 crash-test: $(STAMP) ## kill, freeze and deafen the daemon at every fault point
-	COORDINATOR_CRASH_TEST=all $(BIN)/pytest tests/chaos
+	COORDINATOR_CRASH_TEST=all $(BIN)/python -m pytest -n $(TEST_PROCESSES) -p tests.chaos.tally \
+		tests/chaos/test_crash_points.py
 
 MINUTES ?= 5
 

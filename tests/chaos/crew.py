@@ -16,6 +16,7 @@ from coordinator.fault_points import VARIABLE, FaultPoint
 from tests.acceptance.harness.daemon import Daemon
 from tests.acceptance.harness.waiting import until
 from tests.acceptance.harness.world import World, free_port
+from tests.chaos.workload import Workload
 
 PATIENCE_SECONDS = 60.0
 FENCED_EXIT_CODE = 3
@@ -79,6 +80,8 @@ class Crew:
     def __init__(self, world: World, journal: asyncpg.Connection) -> None:
         self.world = world
         self.members: list[Member] = []
+        self.rounds: list[Workload] = []
+        self._takeovers = 0
         self._journal = journal
         self._on_duty: Member | None = None
 
@@ -113,12 +116,13 @@ class Crew:
 
         await until(look, "one worker has a lease", PATIENCE_SECONDS, self.tail)
 
-    async def takeovers(self) -> int:
-        """How many workers have been fenced by another."""
-        count: int = await self._journal.fetchval(
-            "SELECT count(*) FROM coordinator.workers WHERE fenced"
+    async def new_takeovers(self) -> int:
+        """How many more workers have been fenced by another since this was asked."""
+        before, self._takeovers = (
+            self._takeovers,
+            await self._journal.fetchval("SELECT count(*) FROM coordinator.workers WHERE fenced"),
         )
-        return count
+        return self._takeovers - before
 
     def tail(self) -> str:
         return "\n".join(each.tail() for each in self.members[-3:])

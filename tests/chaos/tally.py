@@ -1,43 +1,39 @@
-"""What a round of faults did, in numbers, told at the end of the run."""
+"""What a round of faults did, in numbers, told at the end of the run: ``pytest -p`` this module.
+
+Each case tells its part by properties of its report, which reach the process that prints the
+summary also when the cases are shared among several.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import pytest
 
-_NAMES = {"kill": "kills", "freeze": "freezes", "lose": "lost answers", "fail": "refused answers"}
+ACTIONS = {"kill": "kills", "freeze": "freezes", "lose": "lost answers", "fail": "refused answers"}
+Tell = Callable[[str, object], None]
+"""The fixture `record_property`: name and value."""
+
+_told: Counter[str] = Counter()
 
 
-@dataclass
-class Tally:
-    """The numbers of one round."""
-
-    actions: Counter[str] = field(default_factory=Counter)
-    outcomes: Counter[str] = field(default_factory=Counter)
-    takeovers: int = 0
-    fenced: int = 0
-    violations: int = 0
-
-    def lines(self) -> list[str]:
-        actions = ", ".join(f"{self.actions[each]} {name}" for each, name in _NAMES.items())
-        outcomes = ", ".join(f"{count} {status}" for status, count in self.outcomes.most_common())
-        return [
-            f"cases: {self.actions.total()} ({actions})",
-            f"daemons: {self.takeovers} taken over from, {self.fenced} of them woke and left",
-            f"units: {self.outcomes.total()} ({outcomes})",
-            f"violations: {self.violations}",
-        ]
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up what a case told."""
+    if report.when == "call":
+        _told.update({name: int(str(count)) for name, count in report.user_properties})
 
 
-class Summary:
-    """A plugin that shows a tally."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        terminalreporter.write_sep("-", "faults on purpose")
-        for line in self._tally.lines():
-            terminalreporter.write_line(line)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the sums."""
+    actions = ", ".join(f"{_told[each]} {name}" for each, name in ACTIONS.items())
+    ends = {each.removeprefix("unit "): n for each, n in _told.items() if each.startswith("unit ")}
+    outcomes = ", ".join(f"{count} {status}" for status, count in sorted(ends.items()))
+    terminalreporter.write_sep("-", "faults on purpose")
+    for line in (
+        f"cases: {sum(_told[each] for each in ACTIONS)} ({actions})",
+        f"daemons: {_told['taken over']} taken over from, {_told['fenced']} of them woke and left",
+        f"units: {sum(ends.values())} ({outcomes})",
+        f"violations: {_told['violations']}",
+    ):
+        terminalreporter.write_line(line)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -23,7 +24,7 @@ from coordinator.fault_points import FaultPoint
 from tests.acceptance.harness.outsider import holding
 from tests.acceptance.harness.world import World
 from tests.chaos.crew import FENCED_EXIT_CODE, PATIENCE_SECONDS, Crew, Member
-from tests.chaos.tally import Summary, Tally
+from tests.chaos.tally import Tell
 from tests.chaos.ways import (
     FORGETFUL,
     VERBS,
@@ -88,14 +89,6 @@ def places(point: FaultPoint) -> tuple[str, ...]:
 CASES = [case for case in every_case() if LONG or case in SHORT]
 
 
-@pytest.fixture(scope="module")
-def tally(pytestconfig: pytest.Config) -> Tally:
-    """The numbers of this run, shown at its end."""
-    made = Tally()
-    pytestconfig.pluginmanager.register(Summary(made))
-    return made
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def crew(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Crew]:
     """A world whose daemons come and go."""
@@ -114,26 +107,21 @@ async def crew(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> As
             await made.on_duty()
             await world.open_topics()
             yield made
+            await _nothing_is_left_behind(made)
         finally:
             made.kill()
     finally:
         await world.close()
 
 
-@pytest.fixture(scope="module")
-def rounds() -> list[Workload]:
-    """The units of every case so far."""
-    return []
-
-
 _first_accounts = itertools.count(ACCOUNTS, ACCOUNTS)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-async def test_a_fault_at(crew: Crew, tally: Tally, rounds: list[Workload], case: Case) -> None:
+async def test_a_fault_at(crew: Crew, record_property: Tell, case: Case) -> None:
     """All invariants, after a fault right there."""
     world, workload = crew.world, Workload()
-    tally.actions[case.action] += 1
+    record_property(case.action, 1)
     await seed(world, workload, next(_first_accounts))
     if case.point.step == "verb":
         await _at_a_verb(crew, workload, case)
@@ -145,33 +133,39 @@ async def test_a_fault_at(crew: Crew, tally: Tally, rounds: list[Workload], case
         await come_to_rest(world, workload)
         if case.action == "freeze":
             await crew.alone()
-            tally.fenced += await _wakes(victim, case)
+            record_property("fenced", await _wakes(victim, case))
     await come_to_rest(world, workload)
     found = await violations(world, workload)
-    if case.point.step in {"sweep_store", "swept"}:
-        await swept(world, workload)
-        found += await left_behind(world, workload)
-    if case.point.step == "forget":
-        await forgotten(world, workload)
-        await (await crew.on_duty()).leave()
-    if rounds:
-        await swept(world, rounds[-1])
-        found += await left_behind(world, rounds[-1])
-    rounds.append(workload)
-    tally.outcomes.update(status_of(world, unit_id) for unit_id in workload.all)
-    tally.takeovers = await crew.takeovers()
-    tally.violations += len(found)
+    found += await _of_sweeps(crew, workload, case)
+    for status, count in Counter(status_of(world, unit) for unit in workload.all).items():
+        record_property(f"unit {status}", count)
+    record_property("taken over", await crew.new_takeovers())
+    record_property("violations", len(found))
     assert found == [], crew.tail()
 
 
-async def test_nothing_is_left_behind(crew: Crew, tally: Tally, rounds: list[Workload]) -> None:
-    """After all of it: no undo record and no tombstone stands in any store."""
-    await crew.on_duty()
-    for workload in rounds:
+async def _of_sweeps(crew: Crew, workload: Workload, case: Case) -> list[str]:
+    """Say what a sweep left behind: of this round if it was about sweeps, else of the former."""
+    found = []
+    if case.point.step in {"sweep_store", "swept"}:
         await swept(crew.world, workload)
-    left = await undo_records(crew.world)
-    tally.violations += len(left)
-    assert left == {}
+        found += await left_behind(crew.world, workload)
+    if case.point.step == "forget":
+        await forgotten(crew.world, workload)
+        await (await crew.on_duty()).leave()
+    if crew.rounds:
+        await swept(crew.world, crew.rounds[-1])
+        found += await left_behind(crew.world, crew.rounds[-1])
+    crew.rounds.append(workload)
+    return found
+
+
+async def _nothing_is_left_behind(crew: Crew) -> None:
+    """After all of it no undo record and no tombstone stands in any store."""
+    await crew.on_duty()
+    for workload in crew.rounds:
+        await swept(crew.world, workload)
+    assert await undo_records(crew.world) == {}
 
 
 async def _go_on(crew: Crew, victim: Member, case: Case) -> None:
@@ -194,19 +188,19 @@ async def _go_on(crew: Crew, victim: Member, case: Case) -> None:
     await crew.on_duty()
 
 
-async def _wakes(victim: Member, case: Case) -> bool:
+async def _wakes(victim: Member, case: Case) -> int:
     """Let a frozen daemon go on: it must see that it is fenced and leave (I9). Whether it was."""
     victim.wake()
     if case.point is _P.REGISTER_BEFORE:  # not a worker yet: it becomes a healthy one
         await victim.daemon.ready(PATIENCE_SECONDS)
         await victim.leave()
-        return False
+        return 0
     code = await victim.daemon.ended(PATIENCE_SECONDS)
     if case.point.step == "leave":  # it only wanted to say that its lease is over
         assert code in {0, FENCED_EXIT_CODE}, victim.tail()
     else:
         assert code == FENCED_EXIT_CODE, victim.tail()
-    return code == FENCED_EXIT_CODE
+    return int(code == FENCED_EXIT_CODE)
 
 
 async def _at_a_verb(crew: Crew, workload: Workload, case: Case) -> None:
