@@ -27,6 +27,7 @@ from coordinator.domain.errors import (
 )
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin, Unit
+from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Message
 from coordinator.domain.submission import Submission, read
 from coordinator.engine.compensation import Compensation
@@ -123,14 +124,16 @@ class _Through:
         self._calls = calls
         self.store = inner.store
 
-    async def load(self, units: Sequence[Unit]) -> Rows:
+    async def load(self, units: Sequence[Unit]) -> Loaded:
         return await self._calls.make(
             self.store, "load", lambda: self._inner.load(units), changes=False
         )
 
-    async def apply(self, lane: int, units: Sequence[Unit]) -> Applied:
+    async def apply(
+        self, lane: int, units: Sequence[Unit], preview: Preview = NOTHING_SEEN
+    ) -> Applied:
         async def apply() -> Applied:
-            applied = await self._inner.apply(lane, units)
+            applied = await self._inner.apply(lane, units, preview)
             done = (each for every in applied.done.values() for each in every)
             self._calls.wrote |= any(each.effect is not Effect.NOTHING for each in done)
             return applied
@@ -153,16 +156,19 @@ class _ThroughPivot:
         self._inner = inner
         self._calls = calls
 
-    async def load(self, units: Sequence[Unit]) -> Rows:
+    async def load(self, units: Sequence[Unit]) -> Loaded:
         return await self._calls.make(
             JOURNAL, "load", lambda: self._inner.load(units), changes=False
         )
 
     async def conclude(
-        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
+        self,
+        candidates: Sequence[Candidate],
+        refusals: Sequence[Refusal],
+        preview: Preview = NOTHING_SEEN,
     ) -> Concluded:
         return await self._calls.make(
-            JOURNAL, "conclude", lambda: self._inner.conclude(candidates, refusals)
+            JOURNAL, "conclude", lambda: self._inner.conclude(candidates, refusals, preview)
         )
 
     async def settle(self, units: Sequence[Unit]) -> Concluded:
@@ -328,7 +334,7 @@ async def rows_of(bench: Bench) -> Rows:
         traceparent=None,
         origin=Origin(*UNITS, 0),
     )
-    rows: dict[ImageKey, Image | None] = dict(await bench.pivot.load([everything]))
+    rows: dict[ImageKey, Image | None] = dict((await bench.pivot.load([everything])).images)
     for participant in bench.participants.values():
-        rows.update(await participant.load([everything]))
+        rows.update((await participant.load([everything])).images)
     return rows

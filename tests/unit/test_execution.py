@@ -156,7 +156,7 @@ async def test_a_unit_is_not_refused_while_an_earlier_one_of_its_batch_is_open()
 
     class Blaming(Ports):
         async def conclude(
-            self, candidates: Sequence[Candidate], refusals: Sequence[Refusal]
+            self, candidates: Sequence[Candidate], refusals: Sequence[Refusal], _preview: Preview
         ) -> Concluded:
             seqs = {each.unit.seq for each in candidates}
             if 1 in seqs:
