@@ -132,8 +132,10 @@ class _Through:
     async def apply(
         self, lane: int, units: Sequence[Unit], preview: Preview = NOTHING_SEEN
     ) -> Applied:
+        previews = iter((preview,))  # the engine passes none for units that run again
+
         async def apply() -> Applied:
-            applied = await self._inner.apply(lane, units, preview)
+            applied = await self._inner.apply(lane, units, next(previews, NOTHING_SEEN))
             done = (each for every in applied.done.values() for each in every)
             self._calls.wrote |= any(each.effect is not Effect.NOTHING for each in done)
             return applied
