@@ -19,8 +19,8 @@ process can be given its faults at a moment of the test's choice. Actions:
 ``lose``            the effect is done, its answer is lost: `ResultUnknown`
 =================== ===========================================================================
 
-The last two are opposites: `FaultPoint.is_done` tells which of them a point can honestly have,
-and a rule with the other one is a mistake.
+The last two are opposites: `FaultPoint.answer` tells which of them a point can honestly have, and
+a rule with the other one is a mistake.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from coordinator.domain.errors import ConfigurationInvalid, ResultUnknown, Store
 
 VARIABLE: Final = "COORDINATOR_FAULTS"
 _DONE: Final = frozenset({"after", "sent", "acknowledged", "deleted"})
+_NOBODY_ASKED: Final = frozenset({"", "read"})
 
 
 class FaultPoint(StrEnum):
@@ -122,6 +123,13 @@ class FaultPoint(StrEnum):
         """Whether the effect is durable here: its answer can be lost, but it cannot have failed."""
         return self.value.partition(".")[2] in _DONE
 
+    @property
+    def answer(self) -> str | None:
+        """What can become of an answer here: ``lose``, ``fail``, or none if nobody was asked."""
+        if self.value.partition(".")[2] in _NOBODY_ASKED:
+            return None
+        return "lose" if self.is_done else "fail"
+
 
 @dataclass(slots=True)
 class _Rule:
@@ -184,9 +192,8 @@ def read_rules(text: str) -> dict[FaultPoint, _Rule]:
             continue
         if action not in {"kill", "freeze", "fail", "lose"}:
             mistakes.append(f"{VARIABLE}: {part}: the action is none of kill, freeze, fail, lose")
-        if action == ("fail" if point.is_done else "lose"):
-            done = "is done" if point.is_done else "is not done yet"
-            mistakes.append(f"{VARIABLE}: {part}: the effect {done} at this point")
+        if action in {"fail", "lose"} and action != point.answer:
+            mistakes.append(f"{VARIABLE}: {part}: no answer can {action} at this point")
         rules[point] = rule
     if mistakes:
         raise ConfigurationInvalid(mistakes)

@@ -122,7 +122,7 @@ class Crew:
             self._takeovers,
             await self._journal.fetchval("SELECT count(*) FROM coordinator.workers WHERE fenced"),
         )
-        return self._takeovers - before
+        return max(0, self._takeovers - before)  # some may be forgotten
 
     def tail(self) -> str:
         return "\n".join(each.tail() for each in self.members[-3:])

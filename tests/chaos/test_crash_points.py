@@ -5,7 +5,7 @@ outside. `make test` runs the cases where most is at stake; `make crash-test` ru
 
 Which actions a point can have follows from one rule: to die and to stand still are possible
 everywhere; an answer is lost where the effect is done, and a store refuses to answer where it is
-not (`FaultPoint.is_done`). A point at the stores is tried at a store of each kind, a verb's with
+not (`FaultPoint.answer`). A point at the stores is tried at a store of each kind, a verb's with
 each verb.
 """
 
@@ -56,6 +56,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300), pytest.mark.asyncio(l
 
 LEASE_SECONDS = 2
 STORES = ("archive", "catalog")
+LEAVING = {"leave", "release"}
+FORGETTING = {"forget", "forget_workers"}
 AT_STORES = {"apply", "compensate", "fence_store", "fence_recorded", "sweep_store"}
 _P = FaultPoint
 SHORT = {
@@ -74,7 +76,7 @@ LONG = os.environ.get("COORDINATOR_CRASH_TEST") == "all"
 def every_case() -> Iterator[Case]:
     """Every fault that there can be."""
     for point in FaultPoint:
-        for action in ("kill", "freeze", "lose" if point.is_done else "fail"):
+        for action in filter(None, ("kill", "freeze", point.answer)):
             for where in places(point):
                 yield Case(action, point, where)
 
@@ -152,6 +154,7 @@ async def _of_sweeps(crew: Crew, workload: Workload, case: Case) -> list[str]:
         found += await left_behind(crew.world, workload)
     if case.point.step == "forget":
         await forgotten(crew.world, workload)
+    if case.point.step in FORGETTING:
         await (await crew.on_duty()).leave()
     if crew.rounds:
         await swept(crew.world, crew.rounds[-1])
@@ -175,13 +178,13 @@ async def _go_on(crew: Crew, victim: Member, case: Case) -> None:
         crew.relieve()
     elif case.action == "freeze":
         crew.relieve()
-    elif case.point.step == "leave":
+    elif case.point.step in LEAVING:
         assert await victim.daemon.ended(PATIENCE_SECONDS) == 0, victim.tail()
         crew.relieve()
     else:
         crew.relieve(victim)
         return
-    if case.point.step == "forget":
+    if case.point.step in FORGETTING:
         heir = crew.spawn(**FORGETFUL)
         await heir.daemon.ready(PATIENCE_SECONDS)
         crew.relieve(heir)
@@ -196,7 +199,7 @@ async def _wakes(victim: Member, case: Case) -> int:
         await victim.leave()
         return 0
     code = await victim.daemon.ended(PATIENCE_SECONDS)
-    if case.point.step == "leave":  # it only wanted to say that its lease is over
+    if case.point.step in LEAVING:  # it only wanted to say that its lease is over
         assert code in {0, FENCED_EXIT_CODE}, victim.tail()
     else:
         assert code == FENCED_EXIT_CODE, victim.tail()

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -79,7 +80,44 @@ async def when_forgetting(crew: Crew, workload: Workload, case: Case) -> Member:
     await come_to_rest(crew.world, workload)
     await swept(crew.world, workload)
     first.daemon.kill()
+    await crew.world.ledger.execute(  # as if whoever was fenced had been so for long
+        "UPDATE coordinator.workers SET fenced_at = fenced_at - interval '2 days' WHERE fenced"
+    )
     member = crew.spawn(case.rule, **FORGETFUL)
+    await member.meets(case.point)
+    return member
+
+
+async def with_a_compressed_batch(crew: Crew, workload: Workload, case: Case) -> Member:
+    """Somebody submits in compressed batches."""
+    member = await crew.on_duty()
+    member.arm(case.rule)
+    await submit(crew.world, workload)
+    topics = crew.world.topics
+    producer = AIOKafkaProducer(bootstrap_servers=topics.bootstrap, compression_type="gzip")
+    await producer.start()
+    try:
+        await producer.send_and_wait(topics.units, b'{"cancel": "nobody"}' + b" " * 1000)
+    finally:
+        await producer.stop()
+    await member.meets(case.point)
+    return member
+
+
+async def with_a_deadly_record(crew: Crew, workload: Workload, case: Case) -> Member:
+    """A record has ended three daemons that read it, and a fourth one looks into it."""
+    poison = f"deadly-{new_id()}"
+    deadly = f"{FaultPoint.ADMIT_READ}[{poison}]=kill"
+    member = await crew.on_duty()
+    member.arm(deadly)
+    place = await crew.world.topics.submit(b'{"id": "%s", "operations": []}' % poison.encode())
+    workload.places.append(place)
+    await submit(crew.world, workload)
+    for _ in range(2):
+        await member.killed()
+        member = crew.spawn(deadly)
+    await member.killed()
+    member = crew.spawn(f"{case.rule}; {deadly}")
     await member.meets(case.point)
     return member
 
@@ -113,9 +151,12 @@ WAYS: dict[str, Way] = {
     **dict.fromkeys(("sweep_store", "swept"), at_work),
     **dict.fromkeys(("register", "enrol", "take_over", "bury"), after_a_death),
     **dict.fromkeys(("fence_journal", "fence_store", "fence_recorded"), after_a_death),
-    "forget": when_forgetting,
+    **dict.fromkeys(("forget", "forget_workers"), when_forgetting),
+    **dict.fromkeys(("mark", "set_aside"), with_a_deadly_record),
+    **dict.fromkeys(("leave", "release"), when_leaving),
+    "begin_reading": after_a_death,
+    "unpack": with_a_compressed_batch,
     "aside": with_a_topic_that_refuses,
-    "leave": when_leaving,
 }
 """By step; those of `VERBS` are not a daemon's."""
 

@@ -146,7 +146,7 @@ async def test_an_end_that_nobody_was_told_of_is_not_made_again() -> None:
     """I11: else a tombstone comes after the sweep of its unit, and nothing takes it away."""
     bench = await MemoryBench().open()
     lane = Lane(bench)
-    sweeping = Sweeping(bench.journal, bench.participants, SeenObserver(), SweepRules(-1.0))
+    sweeping = Sweeping(bench.journal, bench.participants, SeenObserver(), SweepRules(-1.0), tuple)
     for value in islice(generated(), 60):
         for at in range(1, 30):
             await bench.put(first_rows())

@@ -81,7 +81,9 @@ def test_every_mistake_is_told_at_once() -> None:
     assert len(caught.value.mistakes) == 3
 
 
-@pytest.mark.parametrize("rule", ["pivot.written=lose", "pivot.after=fail", "relay.sent=fail"])
+@pytest.mark.parametrize(
+    "rule", ["pivot.written=lose", "pivot.after=fail", "relay.sent=fail", "unpack=fail"]
+)
 def test_what_a_store_could_not_do_is_a_mistake(rule: str) -> None:
     """An answer is lost of what is done, and what is done has not failed."""
     with pytest.raises(ConfigurationInvalid):
