@@ -229,7 +229,11 @@ class Daemon:
         os.kill(self.process.pid, number)
 
     def wait(self) -> tuple[int, list[str]]:
-        out, err = self.process.communicate(timeout=20)
+        # Not `communicate`: it would miss what came together with "ready" and is buffered here.
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        out, err = self.process.stdout.read(), self.process.stderr.read()
+        self.process.communicate(timeout=20)  # closes both
         assert err == ""
         return self.process.returncode, [json.loads(line)["event"] for line in out.splitlines()]
 
