@@ -25,7 +25,7 @@ from coordinator.domain.errors import StoreError
 from coordinator.domain.publishing import Message
 from coordinator.engine.ports import Outbox
 from coordinator.kafka.producer import BatchProducer, message_bytes
-from coordinator.kafka.sending import Parcel, Sender
+from coordinator.kafka.sending import Parcel, Sender, Tally
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
 
@@ -59,7 +59,7 @@ class AsideTopics:
 
     ``connect`` gives a started producer, ``awaited`` tells whether a topic has messages that are
     about to be set aside, ``may_send`` is the lease. ``batch_bytes`` is written here: how large a
-    topic's batches may be, where the topic has refused larger ones.
+    topic's batches may be, where the topic has refused larger ones; ``tally`` counts.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class AsideTopics:
         may_send: Callable[[], bool],
         batch_bytes: dict[str, int],
         ack_timeout_seconds: float,
+        tally: Tally,
     ) -> None:
         self._outbox = outbox
         self._connect = connect
@@ -78,6 +79,7 @@ class AsideTopics:
         self._may_send = may_send
         self._batch_bytes = batch_bytes
         self._ack_timeout_seconds = ack_timeout_seconds
+        self._tally = tally
         self._topics: dict[str, _Backoff] = {}
         self._look_at = 0.0
         # A topic comes back between two of its messages, never while one is being stored.
@@ -161,7 +163,7 @@ class AsideTopics:
         """
         producer = await self._connect()
         try:
-            sender = Sender(producer, self._ack_timeout_seconds, self._may_send)
+            sender = Sender(producer, self._ack_timeout_seconds, self._may_send, self._tally)
             while True:
                 async with self._storing:
                     queue = await self._outbox.claim_aside(topic, _CHUNK_MESSAGES)

@@ -53,7 +53,11 @@ _log = get_log()
 
 @dataclass(frozen=True, slots=True)
 class IntakeState:
-    """What readiness and metrics want to know. ``lag`` counts records per assigned partition."""
+    """What readiness and metrics want to know.
+
+    ``lag`` counts the records that are not read yet, per assigned partition; one that the journal
+    has not placed is missing. ``rebalances`` counts assignments since the start, empty ones too.
+    """
 
     connected: bool
     joined: bool
@@ -61,6 +65,7 @@ class IntakeState:
     assigned: frozenset[Partition]
     parked: frozenset[Partition]
     lag: Mapping[Partition, int]
+    rebalances: int
 
     @property
     def ready(self) -> bool:
@@ -103,6 +108,7 @@ class UnitIntake:
         self._member: Membership | None = None
         self._watch: Watch | None = None
         self._failures = 0
+        self._rebalances = 0
         self._isolate = False
         self._unreadable: dict[TopicPartition, int] = {}
 
@@ -110,7 +116,7 @@ class UnitIntake:
         """Tell how intake stands now."""
         member, watch = self._member, self._watch
         if member is None or watch is None:
-            return IntakeState(False, False, False, frozenset(), frozenset(), {})
+            return IntakeState(False, False, False, frozenset(), frozenset(), {}, self._rebalances)
         assigned = frozenset((p.topic, p.partition) for p in member.consumer.assignment())
         parked = frozenset((p.topic, p.partition) for p in member.parked)
         return IntakeState(
@@ -119,7 +125,8 @@ class UnitIntake:
             paused=member.paused,
             assigned=assigned,
             parked=parked & assigned,
-            lag=dict(watch.lag),
+            lag={place: lag for place, lag in watch.lag.items() if place in assigned},
+            rebalances=self._rebalances + member.rebalances,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -178,6 +185,7 @@ class UnitIntake:
                 )
             finally:
                 await member.release()
+                self._rebalances += member.rebalances
                 self._member = self._watch = None
                 if watching is not None:
                     watching.cancel()

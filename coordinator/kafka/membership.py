@@ -65,6 +65,7 @@ class Membership:
         self.paused = False
         self.silent = False
         self.progressed = False
+        self.rebalances = 0
         self.parked: dict[TopicPartition, int | None] = {}
         self.next_offsets: dict[TopicPartition, int] = {}
         self._port = port
@@ -75,6 +76,7 @@ class Membership:
         self._unreadable = unreadable
         self._generation = 0
         self._unplaced: set[TopicPartition] = set()
+        self._placed: dict[TopicPartition, int] = {}
         self._place_at = 0.0
         self._failures = 0
         self._beyond_end: dict[TopicPartition, int] = {}
@@ -86,6 +88,15 @@ class Membership:
     def waiting(self) -> frozenset[TopicPartition]:
         """The partitions that the driver does not read: not placed yet, parked, or suspicious."""
         return frozenset(self._unplaced | self.parked.keys() | self._careful.partitions)
+
+    async def stands_at(self, partition: TopicPartition) -> int | None:
+        """Where reading goes on, None while that is not known: the journal has to tell it first.
+
+        Where the driver does not read, its own position means nothing.
+        """
+        if partition in self.waiting:
+            return self.next_offsets.get(partition, self._placed.get(partition))
+        return await self.consumer.position(partition)
 
     async def read(self, stop: asyncio.Event) -> None:
         """Read until ``stop``. Raises `ConsumerBroken` and what the engine raises."""
@@ -117,11 +128,13 @@ class Membership:
     def _assigned(self, partitions: frozenset[TopicPartition]) -> None:
         self._generation += 1
         self.joined = True
+        self.rebalances += 1
         self.parked.clear()
         self._beyond_end.clear()
         self.isolation.clear()
         self.next_offsets.clear()
         self._careful.clear()
+        self._placed.clear()
         self._unplaced = set(partitions)
         self._place_at = 0.0
         for topic, numbers in _by_topic(partitions).items():
@@ -210,8 +223,10 @@ class Membership:
         for partition, end in ends.items():
             decision = place(positions.get(_partition(partition)), beginnings[partition], end)
             if isinstance(decision, BeyondEnd):
+                self._placed[partition] = decision.position
                 self._suspect(partition, decision)
             else:
+                self._placed[partition] = decision.offset
                 starts[partition] = decision
         return starts
 

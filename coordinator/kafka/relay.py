@@ -40,7 +40,7 @@ from coordinator.fault_points import FaultPoint, reach
 from coordinator.kafka.aside import AsideTopics
 from coordinator.kafka.lease import RelayLease
 from coordinator.kafka.producer import BatchProducer
-from coordinator.kafka.sending import Parcel, Sender
+from coordinator.kafka.sending import Parcel, Sender, Tally
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
 
@@ -93,6 +93,7 @@ class Relay:
         self._ack_timeout_seconds = ack_timeout_seconds
         self._stall_seconds = stall_seconds
         self._client_options = client_options or {}
+        self.tally = Tally()
         self._lease = RelayLease(outbox, lease_ttl_seconds)
         self._aside = AsideTopics(
             outbox,
@@ -101,6 +102,7 @@ class Relay:
             may_send=self._lease.held,
             batch_bytes=self._batch_bytes,
             ack_timeout_seconds=ack_timeout_seconds,
+            tally=self.tally,
         )
         self._producer: BatchProducer | None = None
         self._sender: Sender | None = None
@@ -109,8 +111,6 @@ class Relay:
         self._waker: Task[None] | None = None
         self._more = True
         self._loaded = False
-        self.published = 0
-        """Messages acknowledged since the start."""
 
     @property
     def connected(self) -> bool:
@@ -124,7 +124,7 @@ class Relay:
 
     @property
     def topics_aside(self) -> frozenset[str]:
-        """The topics that refuse, for alarms and metrics."""
+        """The topics that refuse, for alarms."""
         return self._aside.topics
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -249,11 +249,10 @@ class Relay:
         """Finish the oldest flight; if it failed, send everything again before anything new."""
         flight = self._flights[0]
         sent = await sender.settle(flight.parcels)
-        count = sum(len(parcel.messages) for parcel in flight.parcels)
-        self.published += count - len(sent.left)
         if sent.broken:
             await self._recover(sender)
             return
+        count = sum(len(parcel.messages) for parcel in flight.parcels)
         await self._finish(flight)
         _log.debug(
             LogEvent.RELAY_PUBLISHED,
@@ -266,7 +265,7 @@ class Relay:
     async def _recover(self, sender: Sender) -> None:
         """Send the flights again over a new producer, one after the other, oldest first."""
         for flight in self._flights:
-            await self._sort(sender, flight, counted=flight is self._flights[0])
+            await self._sort(sender, flight)
         await self._drop_producer()
         # Only what was tried since the brokers answered last speaks against a topic: until now
         # they may have been away.
@@ -286,21 +285,16 @@ class Relay:
                 since = time.monotonic()
                 attempt = await self._wait_again(error, attempt)
                 continue
-            if await self._sort(sender, flight, counted=False, since=since):
+            if await self._sort(sender, flight, since=since):
                 attempt = await self._wait_again(None, attempt)
                 await self._drop_producer()
 
-    async def _sort(
-        self, sender: Sender, flight: _Flight, *, counted: bool, since: float = math.inf
-    ) -> bool:
+    async def _sort(self, sender: Sender, flight: _Flight, *, since: float = math.inf) -> bool:
         """Take in what became of a flight; whether something failed that is no refusal.
 
         ``since``: from when on the brokers have answered and it was tried again and again.
         """
         sent = await sender.settle(flight.parcels)
-        if not counted:
-            total = sum(len(parcel.messages) for parcel in flight.parcels)
-            self.published += total - len(sent.left)
         stalled = time.monotonic() - since > self._stall_seconds
         if stalled and sent.left and await self._brokers_answer():
             for message in sent.left:
@@ -363,7 +357,9 @@ class Relay:
             self._loaded = True
         if self._sender is None:
             self._producer = await self._connect()
-            self._sender = Sender(self._producer, self._ack_timeout_seconds, self._lease.held)
+            self._sender = Sender(
+                self._producer, self._ack_timeout_seconds, self._lease.held, self.tally
+            )
         return self._sender
 
     async def _connect(self) -> BatchProducer:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import Future
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,17 @@ from coordinator.kafka.partitioning import partition_of
 from coordinator.kafka.producer import OVERSIZE, REFUSALS, BatchProducer
 
 _LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was sent since the start, by topic: messages acknowledged, and sends that failed.
+
+    A send is one batch for one partition; of a topic that is not there, one attempt at it.
+    """
+
+    published: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -52,15 +64,22 @@ class Parcel:
     batch: Any
     messages: list[Message]
     future: Future[Any] | None = None
+    acknowledged: bool = False
+    failed: bool = False
 
 
 class Sender:
     """Sends over one producer. ``may_send`` is asked before every batch (the lease)."""
 
     def __init__(
-        self, producer: BatchProducer, ack_timeout_seconds: float, may_send: Callable[[], bool]
+        self,
+        producer: BatchProducer,
+        ack_timeout_seconds: float,
+        may_send: Callable[[], bool],
+        tally: Tally,
     ) -> None:
         self._producer = producer
+        self._tally = tally
         self._ack_timeout_seconds = ack_timeout_seconds
         self._may_send = may_send
         self._tails: dict[Partition, Parcel] = {}
@@ -82,6 +101,7 @@ class Sender:
                 counts[topic] = await self._producer.partitions(topic)
             except REFUSALS as error:
                 refusals[topic] = error
+        self._tally.failures.update(refusals.keys())
         piles: dict[Partition, list[Message]] = {}
         for message in messages:
             topic, key = message.topic, message.key
@@ -128,6 +148,7 @@ class Sender:
             parcel.future = await self._producer.send(parcel.batch, topic, number)
             reach(FaultPoint.RELAY_SENT)
         except (KafkaError, AssertionError):  # closed; or the partition is gone
+            self._count_failure(parcel)
             return False
         self._tails[parcel.partition] = parcel
         return True
@@ -139,7 +160,10 @@ class Sender:
         for parcel in parcels:
             error = _answer(parcel.future)
             if error is None:
+                self._count_acknowledged(parcel)
                 continue
+            if parcel.future is not None:
+                self._count_failure(parcel)
             if parcel.partition[0] in gone:
                 error = UnknownTopicOrPartitionError(parcel.partition[0])
             sent.left.extend(parcel.messages)
@@ -150,6 +174,17 @@ class Sender:
             else:
                 sent.failure = sent.failure or error
         return sent
+
+    def _count_acknowledged(self, parcel: Parcel) -> None:
+        """Once: a parcel may be settled twice. It may have failed first, its answer being late."""
+        if not parcel.acknowledged:
+            parcel.acknowledged = True
+            self._tally.published[parcel.partition[0]] += len(parcel.messages)
+
+    def _count_failure(self, parcel: Parcel) -> None:
+        if not parcel.failed:
+            parcel.failed = True
+            self._tally.failures[parcel.partition[0]] += 1
 
     def awaited(self, parcels: Sequence[Parcel]) -> list[Future[Any]]:
         """Give the answers that may still come: for a topic that is gone none will."""

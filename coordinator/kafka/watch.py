@@ -66,7 +66,7 @@ class Watch:
         self.reachable, self._attempt = True, 0
         lag: dict[Partition, int] = {}
         for partition, end in ends.items():
-            position = await self._member.consumer.position(partition)
+            position = await self._member.stands_at(partition)
             if position is not None:
                 lag[partition.topic, partition.partition] = max(0, end - position)
                 self._watch_progress(partition, position, end)

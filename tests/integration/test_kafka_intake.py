@@ -146,6 +146,35 @@ async def test_reading_pauses_while_there_is_no_room(
         assert not intake.state().paused
 
 
+async def test_no_lag_is_told_before_the_journal_has_placed_a_partition(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver's position is a stand-in until then: all of the log would seem to wait."""
+    monkeypatch.setattr(watch, "_LOOK_SECONDS", 0.05)
+    topic = await _topic(kafka_bootstrap, kafka_prefix)
+    await _send(kafka_bootstrap, topic, _numbers(10))
+    port = MemoryIntake()
+    port.at[topic, 0], port.away, port.room = 7, 10**9, False
+    seen: list[int | None] = []
+    bounds = GroupConsumer.bounds
+
+    async def noted(self: GroupConsumer, partitions: Any) -> Any:
+        seen.append(intake.state().lag.get((topic, 0)))
+        return await bounds(self, partitions)
+
+    monkeypatch.setattr(GroupConsumer, "bounds", noted)
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    async with running(intake):
+        await until(lambda: len(seen) > 3, "the ends of the logs were looked at")
+        assert set(seen) == {None}
+        port.away = 0
+        await until(lambda: intake.state().lag == {(topic, 0): 3}, "the lag is known")
+        port.room = True
+        await until(lambda: intake.state().lag == {(topic, 0): 0}, "all is read")
+        assert intake.state().rebalances == 1
+    assert intake.state().rebalances == 1
+
+
 async def test_a_lost_position_is_sought_again(kafka_bootstrap: str, kafka_prefix: str) -> None:
     topic = await _topic(kafka_bootstrap, kafka_prefix)
     await _send(kafka_bootstrap, topic, _numbers(10))

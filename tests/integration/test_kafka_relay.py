@@ -72,7 +72,7 @@ async def test_everything_is_published_once_in_order_where_kafka_would_put_it(
     published = await content(kafka_bootstrap, topic, PARTITIONS)
     assert len(published) == 600
     assert _by_key(published) == _expected(7, 600)
-    assert relay.published == 600
+    assert relay.tally.published == {topic: 600}
     assert outbox.released == 1
     numbers = list(range(PARTITIONS))
     by_number = [
@@ -147,12 +147,15 @@ async def test_a_topic_that_is_not_there_waits_and_comes_back_in_order(
             await until(lambda: not outbox.rows, "the outbox is empty")
             assert relay.topics_aside == {bad}
             assert len(outbox.aside) == 100
+            assert relay.tally.failures[bad] >= 1
+            assert relay.tally.published == {good: 100}
             assert _by_key(await content(kafka_bootstrap, good, PARTITIONS)) == _expected(3, 100)
             await _topics(kafka_bootstrap, kafka_prefix, "bad")
             outbox.put(wake, *_messages(bad, 3, 20, 100))
             await until(lambda: not relay.topics_aside, "the topic is back")
             outbox.put(wake, *_messages(bad, 3, 10, 120))
             await until(lambda: not outbox.rows and not outbox.aside, "all is published")
+    assert relay.tally.published == {good: 100, bad: 130}
     assert _by_key(await content(kafka_bootstrap, bad, PARTITIONS)) == _expected(3, 130)
     events = [(log["event"], log["log_level"]) for log in logs if log.get("topic") == bad]
     assert events.count(("relay.topic_set_aside", "error")) == 1

@@ -9,7 +9,7 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError
 
 from coordinator.domain.errors import StoreUnavailable
-from coordinator.kafka.sending import Parcel, Sender
+from coordinator.kafka.sending import Parcel, Sender, Tally
 
 
 class Producer:
@@ -39,7 +39,7 @@ def parcel(topic: str, batch: str) -> Parcel:
 async def test_nothing_is_sent_past_what_could_not_be_sent() -> None:
     """The second flight has newer messages of a partition that the first never came to."""
     producer = Producer(KafkaTimeoutError())
-    sender = Sender(cast(Any, producer), 1.0, lambda: True)
+    sender = Sender(cast(Any, producer), 1.0, lambda: True, Tally())
     first = [parcel("good", "1"), parcel("bad", "2"), parcel("other", "3")]
     await sender.launch(first)
     await sender.launch([parcel("other", "4"), parcel("bad", "5")])
@@ -49,7 +49,7 @@ async def test_nothing_is_sent_past_what_could_not_be_sent() -> None:
 
 async def test_nor_past_what_broke_off() -> None:
     producer = Producer(StoreUnavailable("kafka", "it broke off"))
-    sender = Sender(cast(Any, producer), 1.0, lambda: True)
+    sender = Sender(cast(Any, producer), 1.0, lambda: True, Tally())
     with pytest.raises(StoreUnavailable):
         await sender.launch([parcel("bad", "1"), parcel("other", "2")])
     await sender.launch([parcel("other", "3")])
@@ -58,7 +58,7 @@ async def test_nor_past_what_broke_off() -> None:
 
 async def test_flights_that_are_complete_follow_each_other() -> None:
     producer = Producer(KafkaTimeoutError())
-    sender = Sender(cast(Any, producer), 1.0, lambda: True)
+    sender = Sender(cast(Any, producer), 1.0, lambda: True, Tally())
     for number in ("1", "2"):
         await sender.launch([parcel("other", number)])
     assert producer.sent == ["1", "2"]
