@@ -14,6 +14,7 @@ from coordinator.domain.errors import Problem, StoreError
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Unit
 from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
+from coordinator.engine.observer import Stage
 from coordinator.engine.ports import Applied, OpenUnit, Undone
 from tests.units import RECEIVED_AT
 
@@ -61,6 +62,9 @@ class SeenObserver:
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
 
+    def received(self, records: int) -> None:
+        self.seen.append(("received", records))
+
     def admitted(self, admitted: object) -> None:
         self.seen.append(("admitted",))
 
@@ -82,6 +86,9 @@ class SeenObserver:
     def compensating(self, unit: Unit, cause: Problem) -> None:
         self.seen.append(("compensating", unit.seq))
 
+    def compensated(self, undone: int, untouched: int, parked: int) -> None:
+        self.seen.append(("compensated", undone, untouched, parked))
+
     def set_aside(self, unit: Unit, why: str, attempts: int) -> None:
         self.seen.append(("set_aside", unit.seq, attempts))
 
@@ -90,6 +97,9 @@ class SeenObserver:
 
     def store_back(self, store: str) -> None:
         self.seen.append(("store_back", store))
+
+    def stage_done(self, stage: Stage, store: str, units: int, seconds: float) -> None:
+        self.seen.append(("stage_done", stage.value, store, units, seconds))
 
     def batch_failed(self, phase: str, store: str, units: int, attempts: int, reason: str) -> None:
         self.seen.append(("batch_failed", phase, units))

@@ -45,15 +45,12 @@ class Assembly:
     engine: Engine
     intake: UnitIntake
     relay: Relay
+    outbox: JournalOutbox
     workers: JournalWorkers
     operators: JournalOperators
     schedule: Schedule
     bell: asyncio.Event
     outbox_bell: asyncio.Event
-
-    def kafka_connected(self) -> bool:
-        """Whether a broker answers the intake."""
-        return self.intake.state().connected
 
 
 def announcer(settings: Settings, limits_bytes: Mapping[str, int]) -> Announcer:
@@ -115,6 +112,7 @@ def assemble(
     epoch = Epoch()
     workers = JournalWorkers(journal.pool, journal.worker, ttl, journal.mappings, epoch)
     engine = _engine(worker, workers, epoch)
+    outbox = JournalOutbox(journal.pool, journal.worker, ttl, worker.fresh_rows)
     return Assembly(
         engine=engine,
         intake=UnitIntake(
@@ -128,11 +126,12 @@ def assemble(
         ),
         relay=Relay(
             settings.kafka.bootstrap_servers,
-            JournalOutbox(journal.pool, journal.worker, ttl, worker.fresh_rows),
+            outbox,
             worker.outbox_bell,
             lease_ttl_seconds=ttl,
             limits=limits_bytes,
         ),
+        outbox=outbox,
         workers=workers,
         operators=JournalOperators(journal.pool, worker.announcer, who="http"),
         schedule=worker.schedule,

@@ -17,6 +17,7 @@ from typing import TypeVar
 from coordinator import __version__
 from coordinator.bootstrap.assembly import Assembly, Surroundings, assemble
 from coordinator.bootstrap.journal import JournalAccess, open_journal
+from coordinator.bootstrap.measuring import LOOK_SECONDS, OUTBOX_LOOK_SECONDS, Measuring
 from coordinator.bootstrap.stores import Stores, open_stores
 from coordinator.bootstrap.topics import ensure_all_topics
 from coordinator.daemon.health import Health, heartbeat
@@ -51,6 +52,7 @@ class _Daemon:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._metrics = Metrics()
+        self._measuring = Measuring(self._metrics)
         self._health = Health(redact=settings.redact, on_change=self._metrics.dependency_changed)
         self._http = HttpServer(
             settings.http.listen, self._health, self._metrics, redact=settings.redact
@@ -101,6 +103,9 @@ class _Daemon:
         self._supervise(assembly)
         started.set()
         self._http.units = assembly.operators
+        for name in (JOURNAL, "kafka", *settings.stores):
+            if not self._health.is_away(name):
+                self._health.back(name)  # a metric that is there from the start can be watched
         self._health.ready()
         log.info(
             LogEvent.DAEMON_READY,
@@ -133,7 +138,8 @@ class _Daemon:
             done = self._watched(name, task, last_stop if keeps_on else engine_stop)
             if name.startswith("lane-"):
                 forward.append(done)
-        self._supervisor.add("health", lambda: self._watch_kafka(assembly, last_stop))
+        self._supervisor.add("health", lambda: self._look_around(assembly, last_stop))
+        self._supervisor.add("outbox", lambda: self._look_at_outbox(assembly, last_stop))
 
         async def stop_intake() -> None:
             intake_stop.set()
@@ -170,19 +176,24 @@ class _Daemon:
         self._supervisor.add(name, run)
         return ended
 
-    async def _watch_kafka(self, assembly: Assembly, stop: asyncio.Event) -> None:
-        """Keep readiness and gauges in step with what intake and relay know."""
+    async def _look_around(self, assembly: Assembly, stop: asyncio.Event) -> None:
+        """Keep readiness and metrics in step with what schedule, intake and relay know."""
         while not stop.is_set():
-            if assembly.kafka_connected():
+            intake = assembly.intake.state()
+            if intake.connected:
                 if self._health.is_away("kafka"):
                     self._health.back("kafka")
             else:
                 self._health.away("kafka", "no broker answers")
-            self._metrics.units_in_flight.set(len(assembly.schedule))
-            self._metrics.units_in_flight_bytes.set(assembly.schedule.weight_bytes)
-            self._metrics.units_parked.set(len(assembly.schedule.parked))
-            self._metrics.event_loop_lag.set(self._health.loop_lag_seconds)
-            await self._clock.wait(stop, 0.5)
+            self._measuring.look_at_schedule(assembly.schedule)
+            self._measuring.look_at_intake(intake)
+            self._measuring.look_at_relay(assembly.relay.tally)
+            await self._clock.wait(stop, LOOK_SECONDS)
+
+    async def _look_at_outbox(self, assembly: Assembly, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await self._measuring.look_at_outbox(assembly.outbox)
+            await self._clock.wait(stop, OUTBOX_LOOK_SECONDS)
 
     async def _insist(self, act: Callable[[], Awaitable[ResultT]]) -> ResultT:
         """Try until the servers answer; one warning per attempt, with backoff (F35)."""

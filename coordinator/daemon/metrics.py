@@ -28,33 +28,35 @@ BATCH_BUCKETS_UNITS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 class BatchedHistogram:
-    """A histogram with one label that takes many values at once."""
+    """A histogram with labels that takes many values at once."""
 
-    def __init__(self, name: str, text: str, label: str, bounds: Sequence[float]) -> None:
-        self._name, self._text, self._label = name, text, label
+    def __init__(
+        self, name: str, text: str, labels: Sequence[str], bounds: Sequence[float]
+    ) -> None:
+        self._name, self._text, self._labels = name, text, labels
         self._bounds = list(bounds)
-        self._counts: dict[str, list[int]] = {}
-        self._sums: dict[str, float] = {}
+        self._counts: dict[tuple[str, ...], list[int]] = {}
+        self._sums: dict[tuple[str, ...], float] = {}
 
-    def observe(self, label: str, values: Iterable[float]) -> None:
-        """Count the values under ``label``."""
-        counts = self._counts.get(label)
+    def observe(self, labels: tuple[str, ...], values: Iterable[float]) -> None:
+        """Count the values under the labels' values."""
+        counts = self._counts.get(labels)
         if counts is None:
-            counts = self._counts[label] = [0] * (len(self._bounds) + 1)
-            self._sums[label] = 0.0
+            counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
+            self._sums[labels] = 0.0
         bounds, total = self._bounds, 0.0
         for value in values:
             counts[bisect_left(bounds, value)] += 1
             total += value
-        self._sums[label] += total
+        self._sums[labels] += total
 
     def collect(self) -> Iterator[Metric]:
         """Give the family, as the registry asks for it."""
-        family = HistogramMetricFamily(self._name, self._text, labels=[self._label])
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        for label, counts in self._counts.items():
+        for labels, counts in self._counts.items():
             buckets = list(zip(bounds, accumulate(counts), strict=True))
-            family.add_metric([label], buckets, self._sums[label])
+            family.add_metric(labels, buckets, self._sums[labels])
         yield family
 
 
@@ -69,7 +71,9 @@ class Metrics:
         Info("coordinator_build", "The running version.", registry=self.registry).info(
             {"version": __version__}
         )
-        self.units_received = self._counter("units_received", "Records read from the units topic.")
+        self.units_received = self._counter(
+            "units_received", "Records read and journaled, whatever became of each."
+        )
         self.units_admitted = self._counter("units_admitted", "Units whose intent was journaled.")
         self.units_duplicate = self._counter("units_duplicate", "Ids that came again (F4).")
         self.units_finished = self._counter(
@@ -81,13 +85,22 @@ class Metrics:
             "records_set_aside", "Offsets kept as dead letters unread: deadly, or too much."
         )
         self.unit_duration = self._histogram(
-            "unit_duration_seconds", "From admission to the end.", "status", UNIT_BUCKETS_SECONDS
+            "unit_duration_seconds",
+            "From admission to the end.",
+            ("status",),
+            UNIT_BUCKETS_SECONDS,
         )
         self.batch_units = self._histogram(
-            "batch_units", "Units per batch, by stage.", "stage", BATCH_BUCKETS_UNITS
+            "batch_units",
+            "Units per batch, by stage and store.",
+            ("stage", "store"),
+            BATCH_BUCKETS_UNITS,
         )
         self.stage_duration = self._histogram(
-            "stage_duration_seconds", "Time per batch, by stage.", "stage", UNIT_BUCKETS_SECONDS
+            "stage_duration_seconds",
+            "Time per batch, by stage and store.",
+            ("stage", "store"),
+            UNIT_BUCKETS_SECONDS,
         )
         self.batch_retries = self._counter(
             "batch_retries", "Batches that ran again, by store.", "store"
@@ -96,26 +109,28 @@ class Metrics:
             "results_unknown", "Replies to a commit that were lost (I11).", "store"
         )
         self.compensations = self._counter(
-            "compensations", "Branches undone or found untouched.", "result"
+            "compensations", "Branches of ended compensations.", "result"
         )
         self.messages_published = self._counter(
             "messages_published", "Messages that Kafka acknowledged.", "topic"
         )
         self.publish_failures = self._counter(
-            "publish_failures", "Sends that failed and are tried again.", "topic"
+            "publish_failures", "Batches for a topic that were not acknowledged.", "topic"
         )
-        self.rebalances = self._counter("rebalances", "Assignments of partitions.")
+        self.rebalances = self._counter("rebalances", "Assignments of partitions, empty ones too.")
         self.takeovers = self._counter("takeovers", "Workers whose units were taken over.")
         self.units_in_flight = self._gauge("units_in_flight", "Units admitted and not yet ended.")
         self.units_in_flight_bytes = self._gauge(
             "units_in_flight_bytes", "What those units take, as backlog.max_bytes counts."
         )
         self.units_parked = self._gauge("units_parked", "Units that wait for a person.")
-        self.outbox_rows = self._gauge("outbox_rows", "Outbox rows not yet published.")
-        self.outbox_oldest_age = self._gauge(
-            "outbox_oldest_age_seconds", "Age of the oldest unpublished outbox row."
+        self.outbox_rows = self._gauge(
+            "outbox_rows", "The journal's outbox rows not yet published."
         )
-        self.intake_paused = self._gauge("intake_paused", "1 while intake is paused.")
+        self.outbox_oldest_age = self._gauge(
+            "outbox_oldest_age_seconds", "Age of the oldest of them; 0 without any."
+        )
+        self.intake_paused = self._gauge("intake_paused", "1 while the backlog is at a bound.")
         self.consumer_lag = self._gauge(
             "consumer_lag_records", "Records not yet read.", "topic", "partition"
         )
@@ -127,7 +142,7 @@ class Metrics:
     def finished(self, status: str, durations_seconds: Sequence[float]) -> None:
         """Count a batch's units that ended in ``status``, one duration each."""
         self.units_finished.labels(status).inc(len(durations_seconds))
-        self.unit_duration.observe(status, durations_seconds)
+        self.unit_duration.observe((status,), durations_seconds)
 
     def dependency_changed(self, name: str, is_up: bool) -> None:
         """Note that a server went away or came back; fits `Health`'s ``on_change``."""
@@ -140,8 +155,8 @@ class Metrics:
         return Gauge(f"coordinator_{name}", text, labels, registry=self.registry)
 
     def _histogram(
-        self, name: str, text: str, label: str, bounds: Sequence[float]
+        self, name: str, text: str, labels: Sequence[str], bounds: Sequence[float]
     ) -> BatchedHistogram:
-        histogram = BatchedHistogram(f"coordinator_{name}", text, label, bounds)
+        histogram = BatchedHistogram(f"coordinator_{name}", text, labels, bounds)
         self.registry.register(histogram)
         return histogram

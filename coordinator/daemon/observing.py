@@ -11,6 +11,7 @@ from coordinator.domain.errors import Problem, ResultUnknown, StoreError, StoreU
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin, Unit
 from coordinator.domain.submission import DeadLetter, RefusedEarly
+from coordinator.engine.observer import Stage
 from coordinator.engine.ports import JOURNAL, Admitted
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
@@ -37,11 +38,13 @@ class LoggingObserver:
         self._now = now
         self._journal_store = journal_store
 
+    def received(self, records: int) -> None:
+        """Count what was read and journaled."""
+        self._metrics.units_received.inc(records)
+
     def admitted(self, admitted: Admitted) -> None:
         """Count a batch; tell of cancels that could not be done (F8)."""
         self._metrics.units_admitted.inc(len(admitted.units))
-        if admitted.units:
-            self._metrics.batch_units.observe("admission", (len(admitted.units),))
         if admitted.newcomers:
             self._metrics.units_duplicate.inc(admitted.newcomers)
             log.info(
@@ -158,6 +161,13 @@ class LoggingObserver:
             code=cause.code.value,
         )
 
+    def compensated(self, undone: int, untouched: int, parked: int) -> None:
+        """Count the branches of units whose compensation has ended."""
+        found = {"undone": undone, "untouched": untouched, "parked": parked}
+        for result, branches in found.items():
+            if branches:
+                self._metrics.compensations.labels(result).inc(branches)
+
     def set_aside(self, unit: Unit, why: str, attempts: int) -> None:
         """Tell that a unit is tried again; loudly only now and then."""
         say = log.info if attempts in (1, 10) or attempts % 100 == 0 else log.debug
@@ -184,6 +194,11 @@ class LoggingObserver:
         for name in self._names(store):
             self._health.back(name)
         log.info(LogEvent.DEPENDENCY_RESTORED, "A store answers again.", store=store)
+
+    def stage_done(self, stage: Stage, store: str, units: int, seconds: float) -> None:
+        """Count a batch and the time that it took."""
+        self._metrics.batch_units.observe((stage.value, store), (units,))
+        self._metrics.stage_duration.observe((stage.value, store), (seconds,))
 
     def batch_failed(self, phase: str, store: str, units: int, attempts: int, reason: str) -> None:
         """Tell that a batch went through in parts only."""

@@ -30,8 +30,9 @@ from coordinator.engine.clock import Clock
 from coordinator.engine.dead_letters import dead_letter
 from coordinator.engine.drawing import Drawing
 from coordinator.engine.membership import Membership
-from coordinator.engine.observer import Observer
+from coordinator.engine.observer import Observer, Stage
 from coordinator.engine.ports import (
+    JOURNAL,
     AdmissionBatch,
     Admitted,
     Arrival,
@@ -158,7 +159,10 @@ class Admission:
         reading = _Reading()
         for record in records:
             self._read(record, reading)
-        return await self._journal_what_was_read(reading)
+        lost = await self._journal_what_was_read(reading)
+        kept = records if not lost else [r for r in records if (r.topic, r.partition) not in lost]
+        self._observer.received(len(kept))
+        return lost
 
     async def _journal_what_was_read(self, reading: _Reading) -> frozenset[Partition]:
         batch = AdmissionBatch(
@@ -176,12 +180,16 @@ class Admission:
         )
         try:
             async with self._membership.changing():
+                began = self._clock.monotonic()
                 admitted = await self._journal.admit(batch, self._mapping)
+                seconds = self._clock.monotonic() - began
                 self._take_in(reading, admitted)
         except StoreBusy:
             # Perhaps our epoch is out of date: an earlier question's answer was lost.
             self._membership.doubt()
             raise
+        if admitted.units:
+            self._observer.stage_done(Stage.ADMISSION, JOURNAL, len(admitted.units), seconds)
         if admitted.lost:
             self._membership.doubt()
         return admitted.lost

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from coordinator.domain.errors import ErrorCode, Problem
 from coordinator.domain.operation import Unit
-from coordinator.engine.halving import try_in_parts
+from coordinator.engine.observer import Stage
 from coordinator.engine.ports import JOURNAL, Ending, Participant, Pivot, Undone
 from coordinator.engine.reporting import Reporting
 from coordinator.engine.schedule import Entry
@@ -68,7 +68,12 @@ class Compensation:
         found: dict[int, list[Undone]],
         unfinished: set[int],
     ) -> None:
-        tried = await try_in_parts(units, lambda part: participant.compensate(lane, part))
+        tried = await self._reporting.run_stage(
+            Stage.COMPENSATION,
+            participant.store,
+            units,
+            lambda part: participant.compensate(lane, part),
+        )
         reported: set[int] = set(tried.failing)
         for undone in tried.results:
             for seq, each in undone.items():
@@ -77,8 +82,6 @@ class Compensation:
         for seq, problem in tried.failing.items():
             found[seq].append(Undone(wrote=True, problem=undo_failed(problem)))
         unfinished.update(unit.seq for unit in units if unit.seq not in reported)
-        store = participant.store
-        self._reporting.tried(f"compensation at {store}", store, len(units), tried)
 
     async def _finish(
         self, entries: Sequence[Entry], found: Mapping[int, Sequence[Undone]]
@@ -97,13 +100,16 @@ class Compensation:
             )
         by_seq = {each.unit.seq: each for each in entries}
         of_unit = {each.unit.seq: each for each in endings}
-        tried = await try_in_parts(
+        tried = await self._reporting.run_stage(
+            Stage.COMPENSATION,
+            JOURNAL,
             [each.unit for each in entries],
             lambda part: self._pivot.finish([of_unit[unit.seq] for unit in part]),
         )
-        self._reporting.tried("the end of a compensation", JOURNAL, len(entries), tried)
         for concluded in tried.results:
             self._reporting.concluded(by_seq, concluded)
+            over = (*concluded.ended, *concluded.parked)
+            self._reporting.compensated(each for seq in over for each in found[seq])
         for seq in sorted({*tried.busy, *tried.failing}):
             self._reporting.set_aside(by_seq[seq])
         if tried.error is not None:

@@ -31,7 +31,7 @@ from coordinator.domain.errors import ErrorCode, Problem, StoreError, together
 from coordinator.domain.operation import Unit
 from coordinator.domain.preview import NOTHING_SEEN, Preview
 from coordinator.domain.publishing import Done
-from coordinator.engine.halving import try_in_parts
+from coordinator.engine.observer import Stage
 from coordinator.engine.ports import (
     JOURNAL,
     Applied,
@@ -128,8 +128,7 @@ class Execution:
         previews: dict[str, Preview],
     ) -> None:
         load = self._pivot.load if store == self._pivot_store else self._participant(store).load
-        tried = await try_in_parts(units, load)
-        self._reporting.tried(f"load at {store}", store, len(units), tried)
+        tried = await self._reporting.run_stage(Stage.LOAD, store, units, load)
         if tried.error is not None:
             raise tried.error
         again |= tried.busy
@@ -184,12 +183,16 @@ class Execution:
         preview: Preview,
         result: _Elsewhere,
     ) -> None:
-        tried = await try_in_parts(units, lambda part: participant.apply(lane, part, preview))
+        tried = await self._reporting.run_stage(
+            Stage.APPLY,
+            participant.store,
+            units,
+            lambda part: participant.apply(lane, part, preview),
+        )
         for applied in tried.results:
             self._merge(applied, result)
         result.failing.update(tried.failing)
         result.again |= tried.busy | tried.interrupted
-        self._reporting.tried(f"apply at {participant.store}", participant.store, len(units), tried)
 
     def _merge(self, applied: Applied, result: _Elsewhere) -> None:
         for seq, done in applied.done.items():
@@ -252,8 +255,7 @@ class Execution:
                 preview,
             )
 
-        tried = await try_in_parts(units, attempt)
-        self._reporting.tried("pivot", JOURNAL, len(units), tried)
+        tried = await self._reporting.run_stage(Stage.PIVOT, JOURNAL, units, attempt)
         failing = dict(tried.failing)
         for concluded in tried.results:
             self._reporting.concluded(by_seq, concluded)

@@ -5,6 +5,7 @@ The engine calls it after the fact is durable and never waits for it; an observe
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Protocol
 
 from coordinator.domain.errors import Problem, StoreError
@@ -14,8 +15,21 @@ from coordinator.domain.submission import DeadLetter, RefusedEarly
 from coordinator.engine.ports import Admitted
 
 
+class Stage(StrEnum):
+    """A step of a batch at one store; `COMPENSATION` at the journal is the end of one."""
+
+    ADMISSION = "admission"
+    LOAD = "load"
+    APPLY = "apply"
+    PIVOT = "pivot"
+    COMPENSATION = "compensation"
+
+
 class Observer(Protocol):
     """One method per kind of fact."""
+
+    def received(self, records: int) -> None:
+        """That many records were read and journaled, whatever became of each."""
 
     def admitted(self, admitted: Admitted) -> None:
         """A batch was journaled."""
@@ -38,6 +52,9 @@ class Observer(Protocol):
     def compensating(self, unit: Unit, cause: Problem) -> None:
         """A unit is being undone."""
 
+    def compensated(self, undone: int, untouched: int, parked: int) -> None:
+        """Compensations have ended or are parked: how many of their branches ended how."""
+
     def set_aside(self, unit: Unit, why: str, attempts: int) -> None:
         """An outsider was in its way; it is tried again soon."""
 
@@ -46,6 +63,9 @@ class Observer(Protocol):
 
     def store_back(self, store: str) -> None:
         """A store answers again."""
+
+    def stage_done(self, stage: Stage, store: str, units: int, seconds: float) -> None:
+        """A batch of at least one unit went through a stage, as far as it went."""
 
     def batch_failed(self, phase: str, store: str, units: int, attempts: int, reason: str) -> None:
         """A batch did not go through in one piece; it took that many attempts on parts of it."""

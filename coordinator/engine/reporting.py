@@ -1,17 +1,20 @@
-"""What a lane reports back after a step: to the schedule, to the store watch, to the observer."""
+"""What a lane reports back of a stage: to the schedule, to the store watch, to the observer."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from coordinator.domain.errors import Problem, ResultUnknown, StoreError
+from coordinator.domain.operation import Unit
 from coordinator.engine.clock import Chance, Clock
-from coordinator.engine.halving import Tried
-from coordinator.engine.observer import Observer
-from coordinator.engine.ports import Concluded
+from coordinator.engine.halving import Tried, try_in_parts
+from coordinator.engine.observer import Observer, Stage
+from coordinator.engine.ports import Concluded, Undone
 from coordinator.engine.schedule import Entry, Phase, Schedule
 from coordinator.engine.stores import StoreWatch
+
+ResultT = TypeVar("ResultT")
 
 PAUSE_SECONDS_MIN = 0.02
 PAUSE_SECONDS_MAX = 1.0
@@ -80,10 +83,35 @@ class Reporting:
             else:
                 self.set_aside(entry, f"{error.store} does not answer")
 
-    def tried(self, phase: str, store: str, units: int, tried: Tried[Any]) -> None:
+    def compensated(self, branches: Iterable[Undone]) -> None:
+        """Tell what became of the branches of units whose compensation has ended."""
+        found = list(branches)
+        parked = sum(each.problem is not None for each in found)
+        undone = sum(each.wrote and each.problem is None for each in found)
+        if found:
+            self._observer.compensated(undone, len(found) - undone - parked, parked)
+
+    async def run_stage(
+        self,
+        stage: Stage,
+        store: str,
+        units: Sequence[Unit],
+        attempt: Callable[[Sequence[Unit]], Awaitable[ResultT]],
+    ) -> Tried[ResultT]:
+        """Run a stage of a batch, in as few parts as can be, and tell how it went."""
+        began = self._clock.monotonic()
+        tried = await try_in_parts(units, attempt)
+        if units:
+            seconds = self._clock.monotonic() - began
+            self._observer.stage_done(stage, store, len(units), seconds)
+        self.tried(stage, store, len(units), tried)
+        return tried
+
+    def tried(self, stage: Stage, store: str, units: int, tried: Tried[Any]) -> None:
         """Tell of a batch that did not go through in one piece, and of a store that went away."""
         if tried.refusals and units > 1:
             attempts = len(tried.results) + len(tried.refusals)
+            phase = f"{stage} at {store}"
             self._observer.batch_failed(phase, store, units, attempts, tried.refusals[0].message)
         if isinstance(tried.error, ResultUnknown):
             self._observer.result_unknown(store)

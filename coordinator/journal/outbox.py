@@ -12,6 +12,7 @@ expired lease that nobody has taken is still enough.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from coordinator import postgres_pool
 from coordinator.domain.errors import StoreBusy
@@ -21,8 +22,19 @@ from coordinator.journal.fresh_rows import FreshRows
 from coordinator.journal.packing import pack, unpack
 from coordinator.journal.session import reading, single_statement
 
+ROWS_COUNTED_MAX = 100_000
+"""More rows are not counted: after a long outage of Kafka the count would be work itself (I12)."""
+
 _LEADING = "WITH lease AS MATERIALIZED (SELECT FROM coordinator.relay WHERE worker = $1 FOR SHARE)"
 _WHETHER_LEADING = "SELECT EXISTS (SELECT FROM lease)"
+
+
+@dataclass(frozen=True, slots=True)
+class Unpublished:
+    """How much the whole outbox holds, whichever worker wrote it, and how old the oldest row is."""
+
+    rows: int
+    oldest_age_seconds: float
 
 
 class JournalOutbox:
@@ -128,6 +140,21 @@ class JournalOutbox:
         async with reading(self._pool) as connection:
             rows = await connection.fetch("SELECT DISTINCT topic FROM coordinator.outbox_aside")
         return frozenset(row["topic"] for row in rows)
+
+    async def unpublished(self) -> Unpublished:
+        """Count the rows, up to `ROWS_COUNTED_MAX`; changes nothing.
+
+        By the key alone, since a scan would read all that a long queue has left in the table.
+        What is set aside for a topic that refuses is not in it.
+        """
+        async with reading(self._pool) as connection:
+            row = await connection.fetchrow(
+                "SELECT count(*) AS rows, coalesce(extract(epoch FROM clock_timestamp()"
+                " - (SELECT created_at FROM coordinator.outbox ORDER BY id LIMIT 1)), 0)::float8"
+                " AS age FROM (SELECT id FROM coordinator.outbox ORDER BY id LIMIT $1) AS first",
+                ROWS_COUNTED_MAX,
+            )
+        return Unpublished(row["rows"], max(0.0, row["age"]))
 
     async def _change(self, statement: str, *arguments: object) -> None:
         """Run one statement that depends on ``lease`` for its effect."""

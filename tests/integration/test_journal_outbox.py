@@ -9,6 +9,8 @@ import pytest
 
 from coordinator.domain.errors import StoreBusy
 from coordinator.domain.publishing import Message
+from coordinator.journal import outbox
+from coordinator.journal.outbox import Unpublished
 from coordinator.journal.packing import pack
 from tests.journal_worker import a_worker
 
@@ -41,6 +43,29 @@ async def test_a_claim_takes_nothing_away_and_skips_only_what_it_is_told(postgre
         ]
         await worker.outbox.delete([rows[0], rows[2]])
         assert [row for row, _ in await worker.outbox.claim(10)] == [rows[1], rows[3]]
+
+
+async def test_what_is_unpublished_is_counted_with_the_age_of_the_oldest(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_worker(postgres_dsn) as worker:
+        assert await worker.outbox.hold_lease()
+        assert await worker.outbox.unpublished() == Unpublished(0, 0.0)
+        rows = [await worker.put(message("a", number)) for number in range(4)]
+        await worker.rows(
+            "UPDATE coordinator.outbox SET created_at = created_at - interval '1 hour'"
+            " WHERE id = $1",
+            rows[0],
+        )
+        found = await worker.outbox.unpublished()
+        assert found.rows == 4
+        assert 3600 <= found.oldest_age_seconds < 7200
+        await worker.outbox.delete(rows[:1])
+        found = await worker.outbox.unpublished()
+        assert found.rows == 3
+        assert 0 < found.oldest_age_seconds < 3600
+        monkeypatch.setattr(outbox, "ROWS_COUNTED_MAX", 2)
+        assert (await worker.outbox.unpublished()).rows == 2
 
 
 async def test_what_this_worker_has_just_committed_is_not_read_again(postgres_dsn: str) -> None:

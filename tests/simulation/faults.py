@@ -79,8 +79,8 @@ class Faults:
     def note(self, who: str, where: str, what: str, how: str = "") -> None:
         self.trace.append((self.loop.time(), who, where, what, how))
 
-    def count(self, what: str) -> None:
-        self.counts[what] = self.counts.get(what, 0) + 1
+    def count(self, what: str, times: int = 1) -> None:
+        self.counts[what] = self.counts.get(what, 0) + times
 
     def go_away(self, store: str, seconds: float) -> None:
         now = self.loop.time()

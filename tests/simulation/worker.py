@@ -18,6 +18,7 @@ from coordinator.engine.drawing import Drawing
 from coordinator.engine.engine import Engine, EngineRules
 from coordinator.engine.execution import Execution
 from coordinator.engine.membership import Membership
+from coordinator.engine.observer import Stage
 from coordinator.engine.ports import JOURNAL, Admitted, Participant
 from coordinator.engine.reporting import Reporting
 from coordinator.engine.schedule import Schedule
@@ -52,6 +53,9 @@ class Seen:
     def _note(self, unit: Unit, what: str, why: str = "") -> None:
         self._faults.note(self._name, f"{unit.id}#{unit.seq}", what, why)
 
+    def received(self, records: int) -> None:
+        self._faults.count("received", records)
+
     def admitted(self, admitted: Admitted) -> None:
         seqs = ",".join(f"{each.id}#{each.seq}" for each in admitted.units)
         self._faults.note(self._name, JOURNAL, "admitted", seqs)
@@ -77,6 +81,10 @@ class Seen:
     def compensating(self, unit: Unit, cause: Problem) -> None:
         self._note(unit, "compensating", cause.code.value)
 
+    def compensated(self, undone: int, untouched: int, parked: int) -> None:
+        self._faults.count("branches undone", undone)
+        self._faults.count("branches untouched", untouched)
+
     def set_aside(self, unit: Unit, why: str, attempts: int) -> None:
         self._faults.count("set aside")
         self._note(unit, "set aside", why)
@@ -86,6 +94,9 @@ class Seen:
 
     def store_back(self, store: str) -> None:
         self._faults.note(self._name, store, "is back")
+
+    def stage_done(self, stage: Stage, store: str, units: int, seconds: float) -> None:
+        self._faults.count(f"batches of {stage}")
 
     def batch_failed(self, phase: str, store: str, units: int, attempts: int, reason: str) -> None:
         self._faults.count("batches in parts")

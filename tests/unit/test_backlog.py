@@ -47,3 +47,20 @@ async def test_what_is_taken_over_weighs_as_well(world: World) -> None:
     assert alive.admission.has_room()
     alive.membership.adopt(await alive.workers.take_over(row.id, ["ledger"]))
     assert not alive.admission.has_room()
+
+
+async def test_what_was_received_is_what_was_journaled(world: World) -> None:
+    """Whatever became of a record; not one whose position another daemon has moved."""
+    worker, other = Worker(world), Worker(world)
+    for each in (worker, other):
+        await each.admission.positions([("units", 0), ("units", 1)])
+    garbage = Record("units", 1, 0, 0, None, b"no unit", ())
+    await other.admission.admit([garbage])
+    assert await worker.admission.admit([_record(0, 10), _record(1, 10), garbage])
+    seen = worker.observer.seen
+    assert [each for each in seen if each[0] == "received"] == [("received", 2)]
+    assert [each[:4] for each in seen if each[0] == "stage_done"] == [
+        ("stage_done", "admission", "journal", 2)
+    ]
+    assert ("received", 1) in other.observer.seen
+    assert all(each[0] != "stage_done" for each in other.observer.seen), "it held no unit"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from coordinator.domain.errors import ErrorCode, Problem, ResultUnknown, StoreError
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Unit
 from coordinator.engine.compensation import Compensation
+from coordinator.engine.halving import Tried, try_in_parts
+from coordinator.engine.observer import Stage
 from coordinator.engine.ports import JOURNAL, Concluded, Ending, Undone
 from coordinator.engine.reporting import Reporting
 from coordinator.engine.schedule import Entry, Phase
@@ -45,6 +47,8 @@ class Reports:
     """What was reported back, in place of `Reporting`."""
 
     def __init__(self) -> None:
+        self.stages: list[tuple[str, str, int]] = []
+        self.branches: list[Undone] = []
         self.ended: list[int] = []
         self.compensating: list[int] = []
         self.interrupted_seqs: list[int] = []
@@ -53,11 +57,17 @@ class Reports:
         self.ended += concluded.ended
         self.compensating += concluded.compensating
 
+    def compensated(self, branches: Iterable[Undone]) -> None:
+        self.branches += branches
+
     def interrupted(self, entries: Sequence[Entry], _error: StoreError) -> None:
         self.interrupted_seqs += [each.unit.seq for each in entries]
 
-    def tried(self, *_: object) -> None:
-        pass
+    async def run_stage(
+        self, stage: Stage, store: str, units: Sequence[Unit], attempt: Callable[..., Any]
+    ) -> Tried[Any]:
+        self.stages.append((stage.value, store, len(units)))
+        return await try_in_parts(units, attempt)
 
 
 def entry(seq: int, *, unsettled: bool) -> Entry:
@@ -95,3 +105,15 @@ async def test_who_has_lost_no_answer_is_not_asked_for() -> None:
     ports = Ports(Concluded())
     await compensate(ports, entry(1, unsettled=False))
     assert ports.asked == [("compensate", (1,)), ("finish", (1,))]
+
+
+async def test_what_was_found_is_told_once_the_journal_has_ended_it() -> None:
+    class Later(Ports):
+        async def finish(self, endings: Sequence[Ending]) -> Concluded:
+            return Concluded(
+                ended={1: (Status.REJECTED, CAUSE)}, parked={2: CAUSE}, busy=frozenset({3})
+            )
+
+    told = await compensate(Later(Concluded()), *(entry(seq, unsettled=False) for seq in (1, 2, 3)))
+    assert told.branches == [Undone(wrote=False)] * 2
+    assert told.stages == [("compensation", "catalog", 3), ("compensation", "journal", 3)]

@@ -60,7 +60,7 @@ class Worker:
         number = world.register(1, 10)
         self.link, epoch = LosingLink(), Epoch()
         self.workers = MemoryWorkers(world, number, 10, self.link, epoch)
-        self.schedule = Schedule()
+        self.schedule, self.observer = Schedule(), SeenObserver()
         self.membership = Membership(self.workers, self.schedule, clock)
         self.admission = Admission(
             journal=MemoryJournal(world, number, self.link, epoch),
@@ -70,7 +70,7 @@ class Worker:
             announcer=world.announcer,
             drawing=Drawing(clock, HighestChance()),
             clock=clock,
-            observer=SeenObserver(),
+            observer=self.observer,
             membership=self.membership,
             bell=bell,
             outbox_bell=bell,

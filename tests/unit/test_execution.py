@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,6 +18,8 @@ from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Plan, Unit
 from coordinator.domain.preview import Loaded, Preview
 from coordinator.engine.execution import Execution
+from coordinator.engine.halving import Tried, try_in_parts
+from coordinator.engine.observer import Stage
 from coordinator.engine.ports import JOURNAL, Applied, Candidate, Concluded, Refusal
 from coordinator.engine.reporting import Reporting
 from coordinator.engine.schedule import Entry
@@ -70,6 +72,7 @@ class Reports:
     """What was reported back, in place of `Reporting`."""
 
     def __init__(self) -> None:
+        self.stages: list[tuple[str, str, int]] = []
         self.concluded_seqs: list[int] = []
         self.interrupted_seqs: list[int] = []
         self.aside_seqs: list[int] = []
@@ -91,8 +94,11 @@ class Reports:
     def interrupted(self, entries: Sequence[Entry], _error: StoreError) -> None:
         self.interrupted_seqs += [each.unit.seq for each in entries]
 
-    def tried(self, *_: object) -> None:
-        pass
+    async def run_stage(
+        self, stage: Stage, store: str, units: Sequence[Unit], attempt: Callable[..., Any]
+    ) -> Tried[Any]:
+        self.stages.append((stage.value, store, len(units)))
+        return await try_in_parts(units, attempt)
 
 
 def execution(ports: Ports, reports: Reports) -> Execution:
@@ -170,3 +176,15 @@ async def test_a_unit_is_not_refused_while_an_earlier_one_of_its_batch_is_open()
     alone = Reports()
     await execution(Blaming(), alone).execute(0, entries[1:])
     assert (alone.after, alone.refused_seqs) == ({}, [2])
+
+
+async def test_each_stage_is_told_with_its_store() -> None:
+    ports, reports = Ports(), Reports()
+    entries = [Entry(unit(1, "ledger", "catalog"), 9.0), Entry(unit(2, "ledger"), 9.0)]
+    await execution(ports, reports).execute(0, entries)
+    assert reports.stages == [
+        ("load", "ledger", 2),
+        ("load", "catalog", 1),
+        ("apply", "catalog", 1),
+        ("pivot", "journal", 2),
+    ]

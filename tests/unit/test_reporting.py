@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -19,8 +19,10 @@ from coordinator.domain.errors import (
     StoreUnavailable,
 )
 from coordinator.domain.lifecycle import Status
+from coordinator.domain.operation import Unit
 from coordinator.engine.halving import Tried
-from coordinator.engine.ports import Concluded
+from coordinator.engine.observer import Stage
+from coordinator.engine.ports import Concluded, Undone
 from coordinator.engine.reporting import PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN, Reporting
 from coordinator.engine.schedule import Batch, Entry, Phase, Schedule
 from coordinator.engine.stores import IDLE_PROBE_SECONDS, PROBE_PAUSE_SECONDS_MAX, StoreWatch
@@ -209,7 +211,7 @@ def test_a_batch_in_parts_and_a_lost_reply_are_told_with_their_store() -> None:
     world = World()
     lost = ResultUnknown("ledger", "the reply was lost")
     tried = Tried[None](refusals=[BatchRefused("ledger", PROBLEM)], error=lost)
-    world.reporting.tried("apply at ledger", "ledger", 2, tried)
+    world.reporting.tried(Stage.APPLY, "ledger", 2, tried)
     assert ("batch_failed", "apply at ledger", 2) in world.observer.seen
     assert ("result_unknown", "ledger") in world.observer.seen
     assert "ledger" in world.schedule.away
@@ -217,6 +219,42 @@ def test_a_batch_in_parts_and_a_lost_reply_are_told_with_their_store() -> None:
 
 def test_a_store_that_was_not_reached_lost_no_reply() -> None:
     world = World()
-    world.reporting.tried("apply at ledger", "ledger", 2, Tried[None](error=AWAY))
+    world.reporting.tried(Stage.APPLY, "ledger", 2, Tried[None](error=AWAY))
     assert ("result_unknown", "ledger") not in world.observer.seen
     assert "ledger" in world.schedule.away
+
+
+async def test_a_stage_tells_its_batch_and_the_time_that_all_its_parts_took() -> None:
+    world = World()
+    units = [unit(SHOP, insert("account", seq), seq=seq) for seq in (1, 2)]
+
+    async def attempt(part: Sequence[Unit]) -> int:
+        world.clock.seconds += 0.5
+        if len(part) > 1:
+            raise StoreBusy("ledger", "held")
+        return len(part)
+
+    tried = await world.reporting.run_stage(Stage.APPLY, "ledger", units, attempt)
+    assert tried.results == [1, 1]
+    assert ("stage_done", "apply", "ledger", 2, 1.5) in world.observer.seen
+    assert ("batch_failed", "apply at ledger", 2) in world.observer.seen
+
+
+async def test_a_stage_without_units_is_not_told() -> None:
+    world = World()
+
+    async def attempt(_: Sequence[Unit]) -> None:
+        raise AssertionError("there is nothing to try")
+
+    await world.reporting.run_stage(Stage.PIVOT, "journal", (), attempt)
+    assert world.observer.seen == []
+
+
+def test_what_became_of_the_branches_is_told_once_for_all_of_them() -> None:
+    world = World()
+    world.reporting.compensated(
+        [Undone(True), Undone(True), Undone(False), Undone(False, PROBLEM), Undone(True, PROBLEM)]
+    )
+    assert world.observer.seen == [("compensated", 2, 1, 2)]
+    world.reporting.compensated(())
+    assert len(world.observer.seen) == 1
