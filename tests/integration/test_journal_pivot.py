@@ -299,7 +299,8 @@ async def test_a_status_changes_by_compare_and_set_only(shop: Shop) -> None:
     own = shop.worker.number
     for worker, before, changed in ((own, "compensating", 0), (own + 1, "accepted", 0)):
         assert changed == await shop.worker.value(
-            "SELECT coordinator.conclude($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), NULL)",
+            "SELECT * FROM"
+            " coordinator.conclude($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), NULL)",
             worker,
             [unit.seq],
             [before],
