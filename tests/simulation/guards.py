@@ -15,7 +15,7 @@ from coordinator.domain.decide import decide_branch
 from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreUnavailable
 from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Message
-from coordinator.engine import admission, compensation, execution
+from coordinator.engine import admission, compensation, execution, reporting
 from coordinator.engine.halving import Tried, try_in_parts
 from coordinator.engine.locks import LockQueues
 from coordinator.engine.membership import Membership
@@ -54,6 +54,8 @@ async def _unasked(pivot: Pivot, reporting: Reporting, entries: Sequence[Entry])
 
 
 def _replace(owner: Any, name: str, by: object) -> None:
+    if not hasattr(owner, name):
+        raise AttributeError(f"{owner!r} has no {name}: the guard is somewhere else by now")
     setattr(owner, name, by)
 
 
@@ -195,7 +197,7 @@ def retry_class() -> None:
 
         return await try_in_parts(units, attempts)
 
-    _replace(execution, "try_in_parts", tries)
+    _replace(reporting, "try_in_parts", tries)
 
 
 @_guard
