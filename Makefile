@@ -44,7 +44,7 @@ check: $(STAMP) ## format, lint, types, imports, unit and property tests; needs 
 TEST_PROCESSES ?= 2
 
 test: $(STAMP) ## every test, against real servers that it starts by itself
-	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile tests
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder tests
 
 integration: $(STAMP) ## only the tests that need real servers
 	$(BIN)/pytest -m "integration or acceptance" tests
