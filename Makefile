@@ -49,8 +49,8 @@ test: $(STAMP) ## every test, against real servers that it starts by itself
 integration: $(STAMP) ## only the tests that need real servers
 	$(BIN)/pytest -m "integration or acceptance" tests
 
-bench: $(STAMP) ## measure transfers through Kafka, on servers of their own
-	$(BIN)/python -m benchmarks.transfers
+bench: $(STAMP) ## measure transfers beside an unsafe dual write, a straight line and DBOS
+	@$(BIN)/coordinator bench
 
 crash-test: $(STAMP) ## kill, freeze and deafen the daemon at every fault point
 	COORDINATOR_CRASH_TEST=all $(BIN)/python -m pytest -n $(TEST_PROCESSES) -p tests.chaos.tally \

@@ -1,192 +1,135 @@
-"""Transfers through Kafka: the latency of one unit alone, and ten thousand submitted at once.
+"""Who pays whom: endless streams of transfers, as plain values.
 
-``python -m benchmarks.transfers`` starts PostgreSQL, MongoDB, Kafka and one daemon in a temporary
-folder. A transfer debits an account in PostgreSQL and credits a wallet in MongoDB, each with a
-version, and publishes two change events and an outcome. Measured from submit to the outcome read
-back from Kafka, by one client on the same machine; the CPU time is the daemon's own.
+A transfer takes 1 from each of some accounts and gives 1 to as many wallets. Pure: the same seed
+gives the same stream.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.request
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from statistics import median, quantiles
-from typing import Any
+import itertools
+import random
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
-import asyncpg
-import psutil
-import pymongo
-from bson import Decimal128, Int64
+KEYS: Final = 10_000
+POOR: Final = 1_000
+"""So many accounts beyond the last are empty, and as many wallets are missing there."""
 
-from coordinator.client import CoordinatorClient
-from coordinator.devstack import Addresses, Devstack
-from coordinator.devstack.ports import free_port
+_STRIDE: Final = 7  # has no divisor in common with the number of keys: no wallet comes twice
+_ZIPF_EXPONENT: Final = 0.99
+_SEED: Final = 20_251
+_REFUSED_EVERY: Final = 20
 
-ACCOUNTS = 10_000
-ALONE = 300
-AT_ONCE = 10_000
-WARM_UP = 1_000
-START = 1_000
-
-_CONFIG = """
-entities = "entities.toml"
-[journal]
-store = "ledger"
-[kafka]
-bootstrap_servers = "{kafka}"
-[http]
-listen = "127.0.0.1:{port}"
-[stores.ledger]
-kind = "postgresql"
-dsn = "{postgres}"
-[stores.catalog]
-kind = "mongodb"
-uri = "{mongodb}"
-database = "bench"
-driver = "{driver}"
-"""
-_ENTITIES = """
-[account]
-store = "ledger"
-table = "accounts"
-key = "id"
-version = "version"
-[account.fields]
-id = { type = "integer" }
-balance = { type = "decimal", min = 0 }
-[wallet]
-store = "catalog"
-collection = "wallets"
-key = "_id"
-version = "version"
-[wallet.fields]
-_id = { type = "integer" }
-balance = { type = "decimal", min = 0 }
-"""
+COMMITTED: Final = frozenset({"committed"})
 
 
-def transfer(unit_id: str, number: int) -> dict[str, Any]:
-    """A unit that moves 1 from an account to a wallet."""
-    debit = {"op": "update", "entity": "account", "key": number, "increment": {"balance": "-1"}}
-    wallet = (number * 7) % ACCOUNTS
-    credit = {"op": "update", "entity": "wallet", "key": wallet, "increment": {"balance": "1"}}
-    return {"id": unit_id, "timeout_ms": 600_000, "operations": [debit, credit]}
+class Transfer(NamedTuple):
+    """One unit of work."""
+
+    id: str
+    debits: tuple[int, ...]
+    credits: tuple[int, ...]
+
+    def as_unit(self) -> dict[str, Any]:
+        """Give it as it is submitted to the coordinator."""
+        debits = [_change("account", key, "-1") for key in self.debits]
+        return {
+            "id": self.id,
+            "timeout_ms": 600_000,
+            "operations": debits + [_change("wallet", key, "1") for key in self.credits],
+        }
 
 
-async def seed(addresses: Addresses) -> None:
-    """Make the accounts and the wallets."""
-    connection = await asyncpg.connect(addresses.postgres_dsn)
-    await connection.execute(
-        "CREATE TABLE accounts (id int PRIMARY KEY, balance numeric(12,2) NOT NULL,"
-        " version int NOT NULL)"
+def _change(entity: str, key: int, amount: str) -> dict[str, Any]:
+    return {"op": "update", "entity": entity, "key": key, "increment": {"balance": amount}}
+
+
+_Sides = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A kind of stream. ``sides`` makes an endless one: the accounts and wallets of a transfer.
+
+    ``statuses`` are the outcomes that may come of it.
+    """
+
+    sides: Callable[[], Iterator[_Sides]]
+    keys: int = KEYS
+    width: int = 1
+    statuses: frozenset[str] = COMMITTED
+
+    def transfers(self, name: str) -> Iterator[Transfer]:
+        """Give transfers whose ids begin with ``name``."""
+        for number, (debits, credits) in enumerate(self.sides()):
+            yield Transfer(f"{name}-{number}", debits, credits)
+
+    def take(self, name: str, count: int) -> list[Transfer]:
+        """Give the first so many."""
+        return list(itertools.islice(self.transfers(name), count))
+
+
+def uncontended(width: int = 1, keys: int = KEYS) -> Workload:
+    """Nobody waits for anybody: a key comes again only after all others."""
+
+    def sides() -> Iterator[_Sides]:
+        for first in itertools.count(0, width):
+            debits = tuple((first + n) % keys for n in range(width))
+            yield debits, tuple(key * _STRIDE % keys for key in debits)
+
+    return Workload(sides, keys, width)
+
+
+def one_hot_key() -> Workload:
+    """Everybody pays to one wallet."""
+
+    def sides() -> Iterator[_Sides]:
+        for number in itertools.count():
+            yield (number % KEYS,), (0,)
+
+    return Workload(sides)
+
+
+def zipf() -> Workload:
+    """Both keys of a transfer are drawn by Zipf's law, each kind in an order of its own."""
+
+    def sides() -> Iterator[_Sides]:
+        chance = random.Random(_SEED)
+        steps = list(itertools.accumulate(1 / rank**_ZIPF_EXPONENT for rank in range(1, KEYS + 1)))
+        accounts, wallets = list(range(KEYS)), list(range(KEYS))
+        chance.shuffle(accounts)
+        chance.shuffle(wallets)
+
+        def rank() -> int:
+            return bisect_left(steps, chance.random() * steps[-1])
+
+        while True:
+            yield (accounts[rank()],), (wallets[rank()],)
+
+    return Workload(sides)
+
+
+def refused_by_mongodb() -> Workload:
+    """Every twentieth pays to a wallet that is not there."""
+    return _sometimes(lambda key, stranger: ((key,), (stranger,)), "rejected")
+
+
+def refused_by_postgresql() -> Workload:
+    """Every twentieth takes from an empty account, which only a CHECK of PostgreSQL forbids."""
+    return _sometimes(
+        lambda key, stranger: ((stranger,), (key * _STRIDE % KEYS,)), "compensated", "rejected"
     )
-    await connection.execute(
-        "INSERT INTO accounts SELECT n, $1::int, 1 FROM generate_series(0, $2::int - 1) n",
-        START,
-        ACCOUNTS,
-    )
-    await connection.close()
-    with pymongo.MongoClient[dict[str, Any]](addresses.mongodb_uri) as client:
-        client["bench"]["wallets"].insert_many(
-            {"_id": Int64(n), "balance": Decimal128("0"), "version": Int64(1)}
-            for n in range(ACCOUNTS)
-        )
 
 
-@contextmanager
-def daemon(folder: Path, addresses: Addresses, driver: str) -> Iterator[psutil.Process]:
-    """Run one daemon until the block ends."""
-    port = free_port()
-    (folder / "entities.toml").write_text(_ENTITIES)
-    config = folder / "coordinator.toml"
-    config.write_text(
-        _CONFIG.format(
-            kafka=addresses.kafka_bootstrap,
-            postgres=addresses.postgres_dsn,
-            mongodb=addresses.mongodb_uri,
-            port=port,
-            driver=driver,
-        )
-    )
-    with (folder / "daemon.log").open("wb") as log:
-        command = [sys.executable, "-m", "coordinator", "run", "--config", str(config)]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        _await_ready(port, process)
-        yield psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(35)
+def _sometimes(refused: Callable[[int, int], _Sides], *statuses: str) -> Workload:
+    def sides() -> Iterator[_Sides]:
+        for number in itertools.count():
+            key = number % KEYS
+            if number % _REFUSED_EVERY:
+                yield (key,), (key * _STRIDE % KEYS,)
+            else:
+                yield refused(key, KEYS + number // _REFUSED_EVERY % POOR)
 
-
-def _await_ready(port: int, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 30
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1):
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise SystemExit("the daemon did not become ready")
-
-
-async def run(client: CoordinatorClient, count: int, name: str) -> float:
-    """Submit so many transfers at once; seconds until the last outcome. All must commit."""
-    began = time.perf_counter()
-    tickets = await client.submit([transfer(f"{name}-{n}", n % ACCOUNTS) for n in range(count)])
-    outcomes = await asyncio.gather(*(client.outcome(ticket, 300) for ticket in tickets))
-    seconds = time.perf_counter() - began
-    statuses = Counter(str(outcome.status) for outcome in outcomes)
-    if statuses != {"committed": count}:
-        raise SystemExit(f"not all committed: {statuses}")
-    return seconds
-
-
-async def alone(client: CoordinatorClient, count: int) -> list[float]:
-    """One transfer after the other; seconds of each."""
-    seconds = []
-    for number in range(count):
-        began = time.perf_counter()
-        ticket = await client.submit(transfer(f"alone-{number}", number))
-        await client.outcome(ticket, 60)
-        seconds.append(time.perf_counter() - began)
-    return seconds
-
-
-async def measure(addresses: Addresses, process: psutil.Process) -> None:
-    """Run everything and print it."""
-    async with CoordinatorClient(addresses.kafka_bootstrap) as client:
-        await run(client, WARM_UP, "warm")
-        seconds = [each * 1000 for each in await alone(client, ALONE)]
-        p99 = quantiles(seconds, n=100)[98]
-        print(f"one unit alone       p50 {median(seconds):6.1f} ms   p99 {p99:6.1f} ms")
-        before = process.cpu_times()
-        took = await run(client, AT_ONCE, "rush")
-        after = process.cpu_times()
-        cpu = (after.user + after.system - before.user - before.system) / AT_ONCE * 1e6
-        print(f"{AT_ONCE:,} at once       {AT_ONCE / took:6.0f} units/s   daemon {cpu:.0f} µs/unit")
-        print(f"daemon's memory      {process.memory_info().rss / 2**20:6.0f} MiB")
-
-
-def main() -> int:
-    """Start the servers, measure, clean up."""
-    driver = os.environ.get("COORDINATOR_BENCH_DRIVER", "motor")
-    with tempfile.TemporaryDirectory() as name, Devstack(Path(name) / "servers") as addresses:
-        asyncio.run(seed(addresses))
-        with daemon(Path(name), addresses, driver) as process:
-            print(f"driver {driver}, load of the machine {os.getloadavg()[0]:.1f}")
-            asyncio.run(measure(addresses, process))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return Workload(sides, statuses=COMMITTED | frozenset(statuses))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,14 @@ devstack_app = typer.Typer(
 )
 app.add_typer(units_app, name="units")
 app.add_typer(devstack_app, name="devstack")
+
+
+class MongodbDriver(StrEnum):
+    """The drivers that a store may be given."""
+
+    MOTOR = "motor"
+    PYMONGO = "pymongo"
+
 
 DataFolder = Annotated[
     Path | None,
@@ -136,6 +145,43 @@ def demo(config: Config = None) -> None:
     from coordinator.demo import main as run_demo
 
     raise typer.Exit(run_demo())
+
+
+@app.command()
+def bench(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One short round, to see that it runs.")
+    ] = False,
+    repeats: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many rounds; 5, with --quick 1.")
+    ] = None,
+    variants: Annotated[
+        bool, typer.Option("--variants", help="The coordinator on less good days instead.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this one; may be repeated.")
+    ] = None,
+    driver: Annotated[
+        MongodbDriver, typer.Option(help="The MongoDB driver of everybody who has a choice.")
+    ] = MongodbDriver.MOTOR,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the figures go; an SVG beside.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Measure transfers beside the unsafe dual write, a straight line and DBOS."""
+    from coordinator.cli.bench import bench as run_bench
+
+    raise typer.Exit(
+        run_bench(
+            repeats=repeats,
+            quick=quick,
+            with_variants=variants,
+            only=tuple(only or ()),
+            driver=driver.value,
+            json_file=json,
+        )
+    )
 
 
 @app.command()
