@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -53,7 +54,14 @@ class JournalWorker:
 
     @property
     def pivot(self) -> JournalPivot:
-        return JournalPivot(self.pool, self.number, self.announcer, self.tables, self.fresh_rows)
+        return JournalPivot(
+            self.pool,
+            self.number,
+            self.announcer,
+            self.tables,
+            self.fresh_rows,
+            lambda: datetime.now(UTC),
+        )
 
     @property
     def duties(self) -> JournalDuties:

@@ -147,7 +147,12 @@ def _engine(worker: _Worker, workers: JournalWorkers, epoch: Epoch) -> Engine:
         access.pool, access.worker, worker.announcer, access.mappings, epoch, stores.pivot_store
     )
     pivot = JournalPivot(
-        access.pool, access.worker, worker.announcer, stores.pivot_tables, worker.fresh_rows
+        access.pool,
+        access.worker,
+        worker.announcer,
+        stores.pivot_tables,
+        worker.fresh_rows,
+        around.clock.now,
     )
     probes = {JOURNAL: journal.ping}
     probes.update({name: each.ping for name, each in stores.participants.items()})

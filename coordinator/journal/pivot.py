@@ -5,11 +5,14 @@ Overview of `JournalPivot.conclude`, in one transaction: the fence; the unit row
 journal's own store; then, as its last statement, statuses, locks and the outbox row. A crash
 before COMMIT leaves nothing of it; a lost answer to COMMIT is settled by the next attempt, which
 finds the rows as they are (I11). I4, I7, I8, I9.
+
+Where all of that can be told beforehand it is tried in a single statement first: see `foretold`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -26,6 +29,13 @@ from coordinator.domain.publishing import Done, Message
 from coordinator.domain.refusals import cancelled, too_late
 from coordinator.engine.ports import JOURNAL, Candidate, Concluded, Ending, Refusal
 from coordinator.fault_points import FaultPoint, reach
+from coordinator.journal.foretold import (
+    Endings,
+    Foretold,
+    NoRows,
+    NotAsForetold,
+    conclude_foretold,
+)
 from coordinator.journal.fresh_rows import FreshRows
 from coordinator.journal.packing import pack
 from coordinator.journal.session import fence_told, own_statement
@@ -63,6 +73,12 @@ class DataTables(Protocol):
 
     async def load(self, connection: postgres_pool.Connection, units: Sequence[Unit]) -> Loaded:
         """Read images without locks."""
+
+    def foretell(self, units: Sequence[Unit], preview: Preview) -> Foretold | None:
+        """Tell what `apply` will do if all rows are as in the preview, where that can be known."""
+
+    def not_foretold(self, foretold: Any) -> None:
+        """Note that the store has made something else of what was written."""
 
     async def apply(
         self,
@@ -127,12 +143,15 @@ class JournalPivot:
         announcer: announce.Announcer,
         tables: DataTables | None,
         fresh_rows: FreshRows,
+        now: Callable[[], datetime],
     ) -> None:
+        """``now`` gives the journal's time of day as this worker knows it."""
         self._pool = pool
         self._worker = worker
         self._announcer = announcer
         self._tables = tables
         self._fresh_rows = fresh_rows
+        self._now = now
 
     async def load(self, units: Sequence[Unit]) -> Loaded:
         """Read the images of the journal store's branches, without locks."""
@@ -150,12 +169,63 @@ class JournalPivot:
         preview: Preview = NOTHING_SEEN,
     ) -> Concluded:
         """Commit what can be committed and refuse the rest; see the port."""
+        carefully = False
         try:
-            return await self._conclude(candidates, refusals, preview, carefully=False)
+            foretold = self._foretell(candidates, preview)
+            if foretold is not None:
+                with suppress(NotAsForetold):
+                    return await self._conclude_foretold(candidates, refusals, foretold)
         except BatchRefused as refusal:
-            if len(candidates) == 1 or refusal.refusals:
+            if refusal.refusals:
+                raise
+            carefully = len(candidates) > 1
+        try:
+            return await self._conclude(candidates, refusals, preview, carefully=carefully)
+        except BatchRefused as refusal:
+            if carefully or len(candidates) == 1 or refusal.refusals:
                 raise
             return await self._conclude(candidates, refusals, preview, carefully=True)
+
+    # --- in one statement -----------------------------------------------------------------------
+
+    def _foretell(self, candidates: Sequence[Candidate], preview: Preview) -> Foretold | None:
+        if self._tables is None:
+            return NoRows({})
+        return self._tables.foretell([each.unit for each in candidates], preview)
+
+    async def _conclude_foretold(
+        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal], foretold: Foretold
+    ) -> Concluded:
+        units = [each.unit for each in candidates] + [each.unit for each in refusals]
+        # What we know of the journal's clock may be a little behind what it has told the units.
+        decided = _Decided(at=max([self._now(), *(unit.received_at for unit in units)]))
+        for refusal in refusals:
+            self._refuse(decided, refusal.unit, refusal.problem, in_doubt=refusal.in_doubt)
+        self._commit_all(decided, candidates, foretold.done)
+        changes = decided.changes
+        packed = pack(decided.messages) if decided.messages else None
+        endings = Endings(
+            [each.seq for each in changes],
+            [each.after.value for each in changes],
+            [each.after is Status.COMMITTED for each in changes],
+            [_as_json(each.cause) for each in changes],
+            [each.outcome for each in changes],
+            _known(decided.at),
+            packed,
+        )
+        reach(FaultPoint.PIVOT_BEFORE)
+        try:
+            row = await conclude_foretold(self._pool, self._worker, foretold, endings)
+        except NotAsForetold as mistaken:
+            if mistaken.made_otherwise and self._tables is not None:
+                self._tables.not_foretold(foretold)
+            raise
+        reach(FaultPoint.PIVOT_AFTER)
+        decided.outbox_row, decided.packed_bytes = row, len(packed or b"")
+        self._keep_fresh(decided)
+        return decided.result()
+
+    # --- step by step ---------------------------------------------------------------------------
 
     async def _conclude(
         self,
@@ -209,8 +279,7 @@ class JournalPivot:
                 work = await self._tables.apply(connection, units, preview, carefully=carefully)
                 decided.busy = work.busy
                 decided.failing = work.failing
-        too_large: dict[int, Problem] = {}
-        size_bytes = 0
+        going: list[Candidate] = []
         for candidate in candidates:
             seq = candidate.unit.seq
             if work is not None and (seq in work.busy or seq in work.failing):
@@ -220,7 +289,21 @@ class JournalPivot:
                     decided, candidate.unit, work.refused[seq], in_doubt=candidate.in_doubt
                 )
                 continue
-            done = candidate.done if work is None else (*candidate.done, *work.done.get(seq, ()))
+            going.append(candidate)
+        self._commit_all(decided, going, {} if work is None else work.done)
+
+    def _commit_all(
+        self,
+        decided: _Decided,
+        candidates: Sequence[Candidate],
+        done_here: Mapping[int, tuple[Done, ...]],
+    ) -> None:
+        """Note commits and what they publish, or raise for what no topic or row can hold."""
+        too_large: dict[int, Problem] = {}
+        size_bytes = 0
+        for candidate in candidates:
+            seq = candidate.unit.seq
+            done = (*candidate.done, *done_here.get(seq, ()))
             problem = self._commit(decided, candidate.unit, done)
             size_bytes += sum(
                 len(each.before or b"") + len(each.after or b"") for each in done

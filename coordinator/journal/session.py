@@ -40,17 +40,27 @@ async def reading(pool: postgres_pool.Pool) -> AsyncIterator[postgres_pool.Conne
 
 @asynccontextmanager
 async def single_statement(pool: postgres_pool.Pool) -> AsyncIterator[postgres_pool.Connection]:
-    """Lend a connection for one statement that commits by itself.
+    """Lend a connection for one statement of ours that commits by itself.
 
     Raises `ResultUnknown` when its answer was lost (I11).
     """
+    with own_statement():
+        async with mixed_statement(pool) as connection:
+            yield connection
+
+
+@asynccontextmanager
+async def mixed_statement(pool: postgres_pool.Pool) -> AsyncIterator[postgres_pool.Connection]:
+    """Lend a connection for one statement that commits by itself, and touches users' data as well.
+
+    Raises `ResultUnknown` when its answer was lost (I11), and `BatchRefused` for the data.
+    """
     sent = False
     try:
-        with own_statement():
-            async with postgres_pool.connected(pool, JOURNAL) as connection:
-                sent = True
-                with fence_told():
-                    yield connection
+        async with postgres_pool.connected(pool, JOURNAL) as connection:
+            sent = True
+            with fence_told():
+                yield connection
     except StoreUnavailable as error:
         if sent:
             raise ResultUnknown(JOURNAL, error.message) from error

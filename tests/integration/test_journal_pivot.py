@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,12 +11,13 @@ import asyncpg
 import pytest
 
 from coordinator.domain.announce import Announcer
-from coordinator.domain.decide import Effect
+from coordinator.domain.decide import Effect, decide_branch
 from coordinator.domain.entity import FieldType, StoreKind
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import BatchRefused, ErrorCode, Problem
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Operation, Unit
+from coordinator.domain.preview import NOTHING_SEEN, Preview
 from coordinator.domain.publishing import Done
 from coordinator.engine.ports import Candidate, Concluded, Ending, Refusal
 from coordinator.participants.postgresql.tables import Tables
@@ -44,6 +45,7 @@ class Shop:
     worker: JournalWorker
     mapping: EntityMapping
     dsn: str
+    previewed: bool = False
 
     async def admit(self, unit_id: str, *operations: Operation, **parts: Any) -> Unit:
         record = arrival(unit_id, *operations, on=self.mapping, **parts)
@@ -54,10 +56,19 @@ class Shop:
         return admitted.units[0]
 
     async def conclude(self, *candidates: Candidate | Refusal) -> Concluded:
+        units = [each.unit for each in candidates if isinstance(each, Candidate)]
         return await self.worker.pivot.conclude(
             [each for each in candidates if isinstance(each, Candidate)],
             [each for each in candidates if isinstance(each, Refusal)],
+            await self.preview(units) if self.previewed else NOTHING_SEEN,
         )
+
+    async def preview(self, units: Sequence[Unit]) -> Preview:
+        """What the engine decides on an unlocked read."""
+        images, rows = await self.worker.pivot.load(units)
+        decided = {unit.seq: decide_branch(unit, "ledger", images) for unit in units}
+        writes = {seq: each for seq, each in decided.items() if not isinstance(each, Problem)}
+        return Preview(images, rows, writes)
 
     async def statuses(self) -> dict[str, str]:
         rows = await self.worker.rows("SELECT id, status FROM coordinator.units ORDER BY seq")
@@ -82,8 +93,9 @@ class Shop:
         ]
 
 
-@pytest.fixture
-async def shop(postgres_dsn: str) -> AsyncIterator[Shop]:
+@pytest.fixture(params=[False, True], ids=["step-by-step", "foretold"])
+async def shop(postgres_dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+    """A journal and its accounts; the second time with a preview, so that pivots are foretold."""
     connection = await asyncpg.connect(postgres_dsn)
     await connection.execute(ACCOUNTS)
     columns = await columns_of(connection, "accounts")
@@ -106,7 +118,7 @@ async def shop(postgres_dsn: str) -> AsyncIterator[Shop]:
     )
     async with a_worker(postgres_dsn, tables=Tables("ledger")) as worker:
         await worker.mappings.remember(made)
-        yield Shop(worker, made, postgres_dsn)
+        yield Shop(worker, made, postgres_dsn, request.param)
 
 
 def applied(unit: Unit) -> Candidate:

@@ -6,7 +6,7 @@ Made once per mapping and entity, so that a unit costs no look-ups by type. Pure
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -14,6 +14,7 @@ from coordinator.domain.decide import Image
 from coordinator.domain.entity import Entity
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.values import wire
+from coordinator.participants.postgresql.canonical import canonical_of
 from coordinator.participants.postgresql.statements import Statements, Table, statements_of
 from coordinator.participants.postgresql.text_values import Read, field_types, reader, writers_of
 
@@ -23,12 +24,24 @@ Texts = Sequence[str | None]
 _REMEMBERED_MAX = 512
 
 
+class SeenRow(NamedTuple):
+    """A row as an unlocked read showed it: its texts, and which version of the row it was."""
+
+    texts: tuple[str | None, ...]
+    version: str
+
+
 class MappedTable:
-    """One entity of PostgreSQL. ``write`` maps a field to the writer of its values."""
+    """One entity of PostgreSQL.
+
+    ``write`` maps a field to the writer of its values, ``canonical`` to what its column will show
+    for one, where that is known.
+    """
 
     __slots__ = (
         "_readers",
         "_shown",
+        "canonical",
         "entity",
         "key_index",
         "read_key",
@@ -47,6 +60,7 @@ class MappedTable:
             for name, of_type in field_types(entity).items()
         ]
         self.write = writers_of(entity)
+        self.canonical = canonical_of(entity)
         self.write_key = self.write[entity.key]
         self.read_key = reader(entity.key_field.type)
         self.key_index = index[entity.key] + 1

@@ -64,8 +64,11 @@ class Statements:
 
     ``names`` are all columns, in the order of the texts in every returned row; ``index`` tells
     the place of each. ``restorable`` are those that may be written at all: not generated ones.
-    ``read`` returns (number of the key from 1, texts…) of the rows that are there, ``exist`` and
-    ``delete`` the number only.
+    ``read`` returns (number of the key from 1, texts…) of the rows that are there, ``preview`` the
+    row's version behind them, ``exist`` and ``delete`` the number only.
+
+    A row's version is the transaction that has written it (``xmin``): nothing about the row has
+    changed since it was read as long as that is the same.
     """
 
     def __init__(self, table: Table) -> None:
@@ -81,6 +84,7 @@ class Statements:
         self._shapes: dict[tuple[str, tuple[str, ...]], str] = {}
         source = f"FROM {_parameters(1)} JOIN {self._quoted} AS t ON {self._by_key}"
         self.read = f"SELECT v.n, {self._texts} {source}"
+        self.preview = f"SELECT v.n, {self._texts}, t.xmin::text {source}"
         self.exist = f"SELECT v.n {source}"
         self.delete = (
             f"DELETE FROM {self._quoted} AS t USING {_parameters(1)}"
@@ -107,13 +111,21 @@ class Statements:
         """Set ``columns`` (at least one) by key: returns (number of the key, new texts…)."""
         return self._shape("update", columns)
 
+    def foretold(self, columns: tuple[str, ...]) -> str:
+        """Set ``columns`` of rows that nobody holds and whose version is ``$2``: two expressions.
+
+        The last one, ``foretold``, gives per written row whether it ``came_true``: every column
+        shows the text that was sent, or what it has shown before; generated ones are not asked.
+        """
+        return self._shape("foretold", columns)
+
     def _shape(self, kind: str, columns: tuple[str, ...]) -> str:
         sql = self._shapes.get((kind, columns))
         if sql is None:
             if len(self._shapes) >= SHAPES_MAX:
                 self._shapes.clear()
-            sql = self._insert(columns) if kind == "insert" else self._update(columns)
-            self._shapes[kind, columns] = sql
+            make = {"insert": self._insert, "update": self._update, "foretold": self._foretold}
+            sql = self._shapes[kind, columns] = make[kind](columns)
         return sql
 
     def _insert(self, columns: tuple[str, ...]) -> str:
@@ -136,6 +148,31 @@ class Statements:
         return (
             f"UPDATE {self._quoted} AS t SET {assigned} FROM {_parameters(1 + len(columns))}"
             f" WHERE {self._by_key} RETURNING v.n, {self._texts}"
+        )
+
+    def _foretold(self, columns: tuple[str, ...]) -> str:
+        sent = {name: f"p{at}" for at, name in enumerate(columns, 3)}
+        # A generated column changes with the others, and is in no image of such a table.
+        kept = {name: f"k{at}" for at, name in enumerate(self.restorable) if name not in sent}
+        seen = ", ".join(
+            [f"t.{quote_identifier(self.table.key)} AS key"]
+            + [f"t.{quote_identifier(name)}::text AS {as_}" for name, as_ in kept.items()]
+            + [f"v.{as_}" for as_ in sent.values()]
+        )
+        assigned = ", ".join(
+            f"{quote_identifier(name)} = s.{as_}::{self._types[name]}" for name, as_ in sent.items()
+        )
+        came_true = " AND ".join(
+            f"t.{quote_identifier(name)}::text IS NOT DISTINCT FROM s.{as_}"
+            for name, as_ in {**sent, **kept}.items()
+        )
+        return (
+            f"seen AS MATERIALIZED (SELECT {seen} FROM {_parameters(2 + len(columns))}"
+            f" JOIN {self._quoted} AS t ON {self._by_key} WHERE t.xmin::text = v.p2"
+            f" FOR {RowLock.NO_KEY_UPDATE} OF t SKIP LOCKED),"
+            f" foretold AS (UPDATE {self._quoted} AS t SET {assigned} FROM seen AS s"
+            f" WHERE t.{quote_identifier(self.table.key)} = s.key"
+            f" RETURNING {came_true} AS came_true)"
         )
 
 

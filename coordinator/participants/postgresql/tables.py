@@ -33,8 +33,14 @@ from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreBus
 from coordinator.domain.operation import OperationKind, Unit
 from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done
+from coordinator.participants.postgresql.foretelling import Foretelling, Foretold
 from coordinator.participants.postgresql.key_taken import is_key_taken
-from coordinator.participants.postgresql.mapped_table import MappedTable, Texts, mapped_table
+from coordinator.participants.postgresql.mapped_table import (
+    MappedTable,
+    SeenRow,
+    Texts,
+    mapped_table,
+)
 from coordinator.participants.postgresql.row_locks import lock_rows
 from coordinator.participants.postgresql.statements import RowLock
 from coordinator.participants.postgresql.step_values import columnwise, done_of
@@ -73,6 +79,15 @@ class Tables:
 
     def __init__(self, store: str) -> None:
         self._store = store
+        self._foretelling = Foretelling(store)
+
+    def foretell(self, units: Sequence[Unit], preview: Preview) -> Foretold | None:
+        """Foretell what `apply` will do if the rows are as in the preview; see `foretelling`."""
+        return self._foretelling.foretell(units, preview)
+
+    def not_foretold(self, foretold: Foretold) -> None:
+        """Note that the store has made something else of what was written."""
+        self._foretelling.failed(foretold)
 
     async def load(self, connection: Connection, units: Sequence[Unit]) -> Loaded:
         """Read the images of all keys of the branches here, without locks.
@@ -85,7 +100,7 @@ class Tables:
             for name, keys in _demanded(self._store, group).items():
                 table = mapped_table(mapping, name)
                 texts = [written for written, _ in keys.values()]
-                rows = await connection.fetch(table.statements.read, texts)
+                rows = await connection.fetch(table.statements.preview, texts)
                 found = {row[0]: row for row in rows}
                 for number, key_text in enumerate(keys, 1):
                     at = (name, key_text)
@@ -97,7 +112,7 @@ class Tables:
                     known = images.get(at)
                     image = table.image(row)
                     images[at] = {**known, **image} if known else image
-                    rows_by_key[at] = row[1:]
+                    rows_by_key[at] = SeenRow(row[1:-1], row[-1])
         return Loaded(images, rows_by_key)
 
     async def apply(
@@ -111,7 +126,8 @@ class Tables:
         """Lock, decide and write the branches of ``units`` here, in admission order.
 
         To be called in a transaction of the caller's, who rolls back if it raises: `BatchRefused`,
-        `StoreBusy` or `StoreUnavailable`. Deferred constraints have been checked when it returns.
+        `StoreBusy` or `StoreUnavailable`. Of a unit alone, and carefully, deferred constraints have
+        been checked when it returns; else COMMIT checks them, and the batch is tried again.
         """
         groups = _by_mapping(units)
         if len(groups) > 1:
@@ -122,7 +138,8 @@ class Tables:
         try:
             for mapping, group in groups:
                 await batch.apply(mapping, group)
-            await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            if len(units) == 1:
+                await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
         except DRIVER_ERRORS as error:
             raise batch.named(translate(self._store, error)) from error
         return batch.work
@@ -276,7 +293,7 @@ class _Batch:
                 self._images[at] = None
                 if preview.is_missing_still(at):
                     self._unchanged.add(at)
-            elif (known := preview.rows.get(at)) is not None and row[1:] == known:
+            elif (known := preview.rows.get(at)) is not None and row[1:] == known.texts:
                 self._images[at] = preview.images[at]
                 self._unchanged.add(at)
             else:
