@@ -944,8 +944,8 @@ class LosesAnswers:
         session = await self.inner.start_session()
         commit = session.commit
 
-        async def lossy() -> None:
-            await commit()
+        async def lossy(steps: Any = ()) -> None:
+            await commit(steps)
             if self.losses:
                 self.losses -= 1
                 raise pymongo.errors.NetworkTimeout("the answer was lost")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from coordinator.domain.errors import BatchRefused, StoreBusy, StoreError
@@ -17,17 +18,23 @@ class WriteRefused(BatchRefused):
     """A write of a batch was refused, and it is known whose, if it was written in order."""
 
 
-async def write_batch(
+def write_batch(
     transaction: Transaction, store: str, statements: Iterable[Statement], units: Sequence[Unit]
 ) -> None:
-    """Run the statements; raise `WriteRefused` for the first write that the store refuses."""
+    """Let the statements run; `WriteRefused` is raised for the first write that is refused."""
     for statement in statements:
-        reply = await transaction.run(statement.command())
-        errors = reply.get("writeErrors")
-        if errors:
-            raise _refusal(store, reply, statement, errors[0], units)
-        if reply["n"] != len(statement.writes):
-            raise StoreBusy(store, "a document has gone since it was read")
+        took = partial(_check, store, statement, units)
+        transaction.later(statement.command(), took)
+
+
+def _check(
+    store: str, statement: Statement, units: Sequence[Unit], reply: Mapping[str, Any]
+) -> None:
+    errors = reply.get("writeErrors")
+    if errors:
+        raise _refusal(store, reply, statement, errors[0], units)
+    if reply["n"] != len(statement.writes):
+        raise StoreBusy(store, "a document has gone since it was read")
 
 
 def _refusal(

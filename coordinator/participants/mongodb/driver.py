@@ -5,15 +5,22 @@ the one and coroutines in the other. What the rest of the package sees is `Drive
 commands as documents, replies as documents. Commands cost less Python per write than the bulk
 API, and each can carry its own ``maxTimeMS``, which a Motor call cannot be given otherwise.
 
+Commands of one transaction that need no decision between them go to the driver together, as
+`Step` after `Step`. With Motor, which does its work in threads, that is one change of threads for
+all of them, and each costs as much as a command; with PyMongo it is merely as good.
+
 Owns the settings that durability rests on: majority and journal, primary only, every wait bounded
 inside the driver. Refuses to translate errors (see `errors`) and to retry.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 import pymongo
 from bson.codec_options import CodecOptions
@@ -26,6 +33,7 @@ from pymongo.write_concern import WriteConcern
 
 from coordinator.domain.errors import ConfigurationInvalid
 from coordinator.participants.mongodb.elements import EXACT
+from coordinator.participants.mongodb.errors import DRIVER_ERRORS
 
 Command: TypeAlias = dict[str, Any]
 
@@ -39,8 +47,24 @@ _GRACE_SECONDS: Final = 2.0
 _RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(document_class=RawBSONDocument)
 
 
+class Step(NamedTuple):
+    """A command of a transaction, or (where ``prepare`` gives ``None``) only something to do.
+
+    ``took`` gets the reply and raises to end the transaction there. ``failed`` gives our error for
+    the driver's. All are called in a thread of the driver's, it may be: they touch nothing that
+    anybody else touches meanwhile.
+    """
+
+    prepare: Callable[[], Command | None]
+    took: Callable[[Mapping[str, Any]], None]
+    failed: Callable[[Exception], Exception]
+
+
 class Session(Protocol):
-    """A server session: one transaction at a time, and an id by which it can be killed."""
+    """A server session: one transaction at a time, and an id by which it can be killed.
+
+    ``steps`` come first, in their order; they raise our errors only.
+    """
 
     @property
     def id(self) -> Mapping[str, Any]:
@@ -49,8 +73,14 @@ class Session(Protocol):
     async def start(self, commit_time_ms: int) -> None:
         """Begin a transaction: snapshot, majority, journal; nothing is sent yet."""
 
-    async def commit(self) -> None:
-        """Commit, or commit again after a lost answer."""
+    async def run(self, steps: Sequence[Step]) -> None:
+        """Run steps."""
+
+    async def find(self, steps: Sequence[Step], command: Callable[[], Command]) -> list[bytes]:
+        """Run steps and a ``find`` to its end; return the documents as they are stored."""
+
+    async def commit(self, steps: Sequence[Step] = ()) -> None:
+        """Run steps and commit; without any, commit, or commit again after a lost answer."""
 
     async def abort(self) -> None:
         """Abort; errors of the server are swallowed by the driver."""
@@ -65,10 +95,10 @@ class Driver(Protocol):
     async def start_session(self) -> Session:
         """Make a session; nothing is sent."""
 
-    async def run(self, command: Command, session: Session | None = None) -> Mapping[str, Any]:
+    async def run(self, command: Command) -> Mapping[str, Any]:
         """Run a command; return its reply, decoded as `elements.EXACT` does."""
 
-    async def find(self, command: Command, session: Session | None = None) -> list[bytes]:
+    async def find(self, command: Command) -> list[bytes]:
         """Run a ``find`` to its end; return the documents as they are stored."""
 
     async def run_on_admin(self, command: Command) -> Mapping[str, Any]:
@@ -99,12 +129,9 @@ def open_driver(
         raise ConfigurationInvalid([f'the driver {driver!r} is neither "motor" nor "pymongo"'])
     options = _options(statement_timeout_seconds, selection_timeout_seconds)
     try:
-        client: Any = (
-            AsyncIOMotorClient(uri, **options)
-            if driver == "motor"
-            else pymongo.AsyncMongoClient(uri, **options)
-        )
-        return _ClientDriver(client, database)
+        if driver == "motor":
+            return _MotorDriver(AsyncIOMotorClient(uri, **options), database)
+        return _ClientDriver(pymongo.AsyncMongoClient(uri, **options), database)
     except (PyMongoError, ValueError, TypeError, KeyError) as error:
         raise ConfigurationInvalid(
             [f"the MongoDB URI or the database name cannot be used ({type(error).__name__})"]
@@ -140,68 +167,22 @@ async def _settled(result: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-class _ClientSession:
-    def __init__(self, session: Any) -> None:
-        self.inner = session
-
-    @property
-    def id(self) -> Mapping[str, Any]:
-        session_id: Mapping[str, Any] = self.inner.session_id
-        return dict(session_id)
-
-    async def start(self, commit_time_ms: int) -> None:
-        started = self.inner.start_transaction(
-            read_concern=ReadConcern("snapshot"),
-            write_concern=WriteConcern("majority", j=True),
-            read_preference=ReadPreference.PRIMARY,
-            max_commit_time_ms=commit_time_ms,
-        )
-        if inspect.iscoroutine(started):
-            await started
-
-    async def commit(self) -> None:
-        await self.inner.commit_transaction()
-
-    async def abort(self) -> None:
-        await self.inner.abort_transaction()
-
-    async def end(self) -> None:
-        await self.inner.end_session()
-
-
 class _ClientDriver:
     def __init__(self, client: Any, database: str) -> None:
         self._client = client
+        self._name = database
         self._database = client[database]
         self._admin = client["admin"]
 
     async def start_session(self) -> Session:
-        return _ClientSession(await _settled(self._client.start_session()))
+        return _PymongoSession(await _settled(self._client.start_session()), self._database)
 
-    async def run(self, command: Command, session: Session | None = None) -> Mapping[str, Any]:
-        reply: Mapping[str, Any] = await self._database.command(
-            command, codec_options=EXACT, session=_inner(session)
-        )
+    async def run(self, command: Command) -> Mapping[str, Any]:
+        reply: Mapping[str, Any] = await self._database.command(command, codec_options=EXACT)
         return reply
 
-    async def find(self, command: Command, session: Session | None = None) -> list[bytes]:
-        inner = _inner(session)
-        # Several cursors' worth of documents may come in one reply, up to 16 MB.
-        reply = await self._database.command(
-            {**command, "batchSize": _BATCH_SIZE}, codec_options=_RAW, session=inner
-        )
-        cursor = reply["cursor"]
-        found = _raw(cursor["firstBatch"])
-        while cursor["id"]:
-            more = {
-                "getMore": cursor["id"],
-                "collection": command["find"],
-                "batchSize": _BATCH_SIZE,
-            }
-            reply = await self._database.command(more, codec_options=_RAW, session=inner)
-            cursor = reply["cursor"]
-            found += _raw(cursor["nextBatch"])
-        return found
+    async def find(self, command: Command) -> list[bytes]:
+        return await _find(partial(self._database.command, codec_options=_RAW), command)
 
     async def run_on_admin(self, command: Command) -> Mapping[str, Any]:
         reply: Mapping[str, Any] = await self._admin.command(command, codec_options=EXACT)
@@ -215,13 +196,150 @@ class _ClientDriver:
         await _settled(self._client.close())
 
 
+class _MotorDriver(_ClientDriver):
+    """Motor, with transactions on PyMongo's own client underneath it, in threads of ours."""
+
+    def __init__(self, client: Any, database: str) -> None:
+        super().__init__(client, database)
+        self._threads = ThreadPoolExecutor(_POOL_SIZE_MAX, thread_name_prefix="mongodb")
+
+    async def start_session(self) -> Session:
+        session = await self._client.start_session()
+        return _MotorSession(session, self._client.delegate[self._name], self._threads)
+
+    async def close(self) -> None:
+        await super().close()
+        self._threads.shutdown(wait=False)
+
+
+class _PymongoSession:
+    def __init__(self, session: Any, database: Any) -> None:
+        self._session = session
+        self._run = partial(database.command, codec_options=EXACT, session=session)
+        self._read = partial(database.command, codec_options=_RAW, session=session)
+
+    @property
+    def id(self) -> Mapping[str, Any]:
+        session_id: Mapping[str, Any] = self._session.session_id
+        return dict(session_id)
+
+    async def start(self, commit_time_ms: int) -> None:
+        await _settled(self._session.start_transaction(**_transaction_options(commit_time_ms)))
+
+    async def run(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            command, reply = step.prepare(), _NO_REPLY
+            try:
+                if command is not None:
+                    reply = await self._run(command)
+            except DRIVER_ERRORS as error:
+                raise step.failed(error) from error
+            step.took(reply)
+
+    async def find(self, steps: Sequence[Step], command: Callable[[], Command]) -> list[bytes]:
+        await self.run(steps)
+        return await _find(self._read, command())
+
+    async def commit(self, steps: Sequence[Step] = ()) -> None:
+        await self.run(steps)
+        await self._session.commit_transaction()
+
+    async def abort(self) -> None:
+        await self._session.abort_transaction()
+
+    async def end(self) -> None:
+        await self._session.end_session()
+
+
+class _MotorSession(_PymongoSession):
+    """The same in a thread, from the first step to the last in one go."""
+
+    def __init__(self, session: Any, database: Any, threads: ThreadPoolExecutor) -> None:
+        super().__init__(session, database)
+        self._plain = session.delegate
+        self._plain_run = partial(database.command, codec_options=EXACT, session=self._plain)
+        self._plain_read = partial(database.command, codec_options=_RAW, session=self._plain)
+        self._threads = threads
+
+    async def run(self, steps: Sequence[Step]) -> None:
+        await self._in_thread(self._run_steps, steps)
+
+    async def find(self, steps: Sequence[Step], command: Callable[[], Command]) -> list[bytes]:
+        def find() -> list[bytes]:
+            self._run_steps(steps)
+            return _find_plainly(self._plain_read, command())
+
+        found: list[bytes] = await self._in_thread(find)
+        return found
+
+    async def commit(self, steps: Sequence[Step] = ()) -> None:
+        def commit() -> None:
+            self._run_steps(steps)
+            self._plain.commit_transaction()
+
+        await self._in_thread(commit)
+
+    def _run_steps(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            command, reply = step.prepare(), _NO_REPLY
+            try:
+                if command is not None:
+                    reply = self._plain_run(command)
+            except DRIVER_ERRORS as error:
+                raise step.failed(error) from error
+            step.took(reply)
+
+    async def _in_thread(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+
+_NO_REPLY: Final[Mapping[str, Any]] = {}
 _BATCH_SIZE: Final = 100_000
-"""A reply ends at 16 MB anyway."""
+"""Several cursors' worth of documents may come in one reply; it ends at 16 MB anyway."""
 
 
-def _inner(session: Session | None) -> Any:
-    return session.inner if isinstance(session, _ClientSession) else None
+def _transaction_options(commit_time_ms: int) -> dict[str, Any]:
+    return {
+        "read_concern": ReadConcern("snapshot"),
+        "write_concern": WriteConcern("majority", j=True),
+        "read_preference": ReadPreference.PRIMARY,
+        "max_commit_time_ms": commit_time_ms,
+    }
 
 
-def _raw(documents: Sequence[RawBSONDocument]) -> list[bytes]:
+async def _find(read: Callable[[Command], Awaitable[Any]], command: Command) -> list[bytes]:
+    reading = _reading(command)
+    more: Command | None = next(reading)
+    found: list[bytes] = []
+    while more is not None:
+        found += _raw(reply := await read(more))
+        more = reading.send(reply)
+    return found
+
+
+def _find_plainly(read: Callable[[Command], Any], command: Command) -> list[bytes]:
+    reading = _reading(command)
+    more: Command | None = next(reading)
+    found: list[bytes] = []
+    while more is not None:
+        found += _raw(reply := read(more))
+        more = reading.send(reply)
+    return found
+
+
+def _reading(command: Command) -> Generator[Command | None, Any, None]:
+    """Give the commands that read a cursor to its end; is sent their replies."""
+    reply = yield {**command, "batchSize": _BATCH_SIZE}
+    while cursor := reply["cursor"]["id"]:
+        reply = yield {
+            "getMore": cursor,
+            "collection": command["find"],
+            "batchSize": _BATCH_SIZE,
+        }
+    yield None
+
+
+def _raw(reply: Mapping[str, Any]) -> list[bytes]:
+    cursor = reply["cursor"]
+    documents = cursor["firstBatch"] if "firstBatch" in cursor else cursor["nextBatch"]
     return [bytes(document.raw) for document in documents]

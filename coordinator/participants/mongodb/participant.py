@@ -3,7 +3,9 @@
 One method is one transaction; each begins by writing the lane's fence (see `transactions`). `apply`
 reads the documents again inside it, decides, writes, and inserts one undo record per unit beside
 the writes; `compensate` undoes from those records or plants tombstones. They stand one above the
-other below. A batch takes as many round trips as it has collections and kinds of writes, and five.
+other below. What needs no decision between is sent together: the fence with the first read, all
+writes with the commit. A batch takes as many round trips as it has collections and kinds of
+writes, and five.
 
 What can go wrong, and what is true then: an error before the commit leaves nothing. A commit
 without an answer is `ResultUnknown`: the next `apply` finds the undo record or not, and the
@@ -18,6 +20,7 @@ import time
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from coordinator.domain.errors import (
@@ -143,7 +146,7 @@ class MongodbParticipant:
     ) -> Applied:
         reach(FaultPoint.APPLY_BEFORE, self._store)
         async with self._transactions.begin(lane) as transaction:
-            reach(FaultPoint.APPLY_FENCED, self._store)
+            transaction.later_call(partial(reach, FaultPoint.APPLY_FENCED, self._store))
             # What is tried for the first time has no record; if it has one all the same, its
             # insertion fails, and the next attempt looks.
             doubtful = [unit for unit in units if unit.seq not in preview.writes]
@@ -159,9 +162,9 @@ class MongodbParticipant:
                 statements = in_order(w for each in branches for w in each.writes_in_order())
             else:
                 statements = grouped(w for each in branches for w in each.net_writes())
-            await write_batch(transaction, self._store, statements, fresh)
-            await self._records.insert(transaction, (each.record_write() for each in branches))
-            reach(FaultPoint.APPLY_WRITTEN, self._store)
+            write_batch(transaction, self._store, statements, fresh)
+            self._records.insert(transaction, (each.record_write() for each in branches))
+            transaction.later_call(partial(reach, FaultPoint.APPLY_WRITTEN, self._store))
         reach(FaultPoint.APPLY_AFTER, self._store)
         done = {each.unit.seq: each.done for each in branches}
         blocked = self._take(units, found, done, refused)
@@ -235,7 +238,7 @@ class MongodbParticipant:
     ) -> Mapping[int, Undone]:
         reach(FaultPoint.COMPENSATE_BEFORE, self._store)
         async with self._transactions.begin(lane) as transaction:
-            reach(FaultPoint.COMPENSATE_FENCED, self._store)
+            transaction.later_call(partial(reach, FaultPoint.COMPENSATE_FENCED, self._store))
             found = await self._records.find(transaction, units)
             work = _Compensation()
             for unit in units:
@@ -253,10 +256,10 @@ class MongodbParticipant:
             if work.applied:
                 await self._undo_applied(transaction, work)
                 statements = (in_order if precisely else grouped)(work.writes)
-                await write_batch(transaction, self._store, statements, units)
-                await self._records.mark_undone(transaction, work.undone)
-            await self._records.plant(transaction, self._identity(), work.missing)
-            reach(FaultPoint.COMPENSATE_WRITTEN, self._store)
+                write_batch(transaction, self._store, statements, units)
+                self._records.mark_undone(transaction, work.undone)
+            self._records.plant(transaction, self._identity(), work.missing)
+            transaction.later_call(partial(reach, FaultPoint.COMPENSATE_WRITTEN, self._store))
         reach(FaultPoint.COMPENSATE_AFTER, self._store)
         return work.result
 
@@ -313,7 +316,7 @@ class MongodbParticipant:
         for start in range(0, len(unit_ids), _SWEEP_IDS_MAX):
             part = unit_ids[start : start + _SWEEP_IDS_MAX]
             async with self._transactions.begin(WORKER_LANE) as transaction:
-                await self._records.delete(transaction, part)
+                self._records.delete(transaction, part)
 
     async def forget_workers(self, workers: Collection[int]) -> None:
         """Delete the fences of workers that were fenced long ago; see the port."""

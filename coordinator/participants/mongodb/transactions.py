@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -38,7 +38,7 @@ from coordinator.domain.errors import (
     StoreUnavailable,
 )
 from coordinator.participants.mongodb.bookkeeping import FENCES
-from coordinator.participants.mongodb.driver import MAJORITY, Command, Driver, Session
+from coordinator.participants.mongodb.driver import MAJORITY, Command, Driver, Session, Step
 from coordinator.participants.mongodb.errors import (
     DRIVER_ERRORS,
     DUPLICATE_KEY,
@@ -59,36 +59,58 @@ _SESSIONS_MAX: Final = 8
 
 
 class Transaction:
-    """An open transaction: commands go through `run` and `find`, within its time."""
+    """An open transaction: commands go through `later`, `run` and `find`, within its time.
 
-    def __init__(self, driver: Driver, store: str, session: Session, ends_at: float) -> None:
-        self._driver = driver
+    What is to be done later is sent together with the next command that somebody waits for, or
+    with the commit: everything in its order, and nothing after what has failed.
+    """
+
+    def __init__(self, store: str, session: Session, ends_at: float) -> None:
         self._store = store
         self._session = session
         self._ends_at = ends_at
+        self._steps: list[Step] = []
+
+    def later(self, command: Command, took: Callable[[Mapping[str, Any]], None]) -> None:
+        """Run a command in its turn; ``took`` gets its reply and may raise our errors."""
+        self._steps.append(Step(lambda: self._bounded(command), took, self._failed))
+
+    def later_call(self, act: Callable[[], None]) -> None:
+        """Do something in its turn."""
+        self._steps.append(Step(lambda: None, lambda _: act(), self._failed))
 
     async def run(self, command: Command) -> Mapping[str, Any]:
         """Run a command; the reply may tell of ``writeErrors``. Raises our errors."""
-        bounded = {**command, "maxTimeMS": self.left_ms()}
-        try:
-            return await self._driver.run(bounded, self._session)
-        except DRIVER_ERRORS as error:
-            raise translate(self._store, error) from error
+        replies: list[Mapping[str, Any]] = []
+        self.later(command, replies.append)
+        await finish(self._session.run(self.due()))
+        return replies[0]
 
     async def find(self, collection: str, where: Mapping[str, Any]) -> list[bytes]:
         """Find documents, as they are stored."""
-        command = {"find": collection, "filter": where, "maxTimeMS": self.left_ms()}
+        command = {"find": collection, "filter": where}
         try:
-            return await self._driver.find(command, self._session)
+            found: list[bytes] = await finish(
+                self._session.find(self.due(), lambda: self._bounded(command))
+            )
         except DRIVER_ERRORS as error:
-            raise translate(self._store, error) from error
+            raise self._failed(error) from error
+        return found
 
-    def left_ms(self) -> int:
-        """Give the time left; raise `StoreBusy` when it is over (a smaller batch may do)."""
+    def due(self) -> Sequence[Step]:
+        """Give what is to be done now, and forget it."""
+        steps, self._steps = self._steps, []
+        return steps
+
+    def _bounded(self, command: Command) -> Command:
+        """Give it the time left; raise `StoreBusy` when it is over (a smaller batch may do)."""
         left_ms = int((self._ends_at - time.monotonic()) * 1000)
         if left_ms <= 0:
             raise StoreBusy(self._store, "the transaction took longer than it may")
-        return left_ms
+        return {**command, "maxTimeMS": left_ms}
+
+    def _failed(self, error: Exception) -> Exception:
+        return translate(self._store, error)
 
 
 @dataclass(slots=True)
@@ -167,13 +189,19 @@ class Transactions:
         at = self._lane(lane)
         async with at.lock:
             session = await self._session(at)
+            fenced: list[Mapping[str, Any]] = []
             try:
                 async with self._in_session(session) as transaction:
-                    await self._write_fence(transaction, at)
+                    update = {"q": _unfenced(at.fence), "u": {"$inc": {"n": 1}}}
+                    transaction.later({"update": FENCES, "updates": [update]}, fenced.append)
+                    transaction.later_call(lambda: self._check_fenced(fenced[0]))
                     yield transaction
             except BaseException as error:
                 if not _is_over(error):
                     await self._lose(at)
+                elif isinstance(error, StoreBusy) and not fenced:
+                    # Nobody but a takeover and our own lost transactions writes there.
+                    await self._kill(at.lost)
                 raise
 
     async def forget(self, workers: Collection[int]) -> None:
@@ -206,40 +234,38 @@ class Transactions:
         if reply.get("writeErrors"):
             raise of_reply(self._store, reply)
 
-    async def _write_fence(self, transaction: Transaction, at: _Lane) -> None:
-        update = {"q": _unfenced(at.fence), "u": {"$inc": {"n": 1}}}
-        try:
-            reply = await transaction.run({"update": FENCES, "updates": [update]})
-        except StoreBusy:
-            # Nobody but a takeover and our own lost transactions writes here.
-            await self._kill(at.lost)
-            raise
+    def _check_fenced(self, reply: Mapping[str, Any]) -> None:
         if reply["n"] != 1:
             raise Fenced(f"worker {self._worker} has been fenced at {self._store}")
 
     @asynccontextmanager
     async def _in_session(self, session: Session) -> AsyncIterator[Transaction]:
         ends_at = time.monotonic() + self._timeout_seconds
-        transaction = Transaction(self._driver, self._store, session, ends_at)
+        transaction = Transaction(self._store, session, ends_at)
         try:
             await session.start(int(self._timeout_seconds * 1000))
             yield transaction
         except BaseException:
-            await _finish(session.abort())
+            await finish(session.abort())
             raise
-        await self._commit(session, ends_at)
+        await self._commit(session, transaction.due(), ends_at)
 
-    async def _commit(self, session: Session, ends_at: float) -> None:
+    async def _commit(self, session: Session, steps: Sequence[Step], ends_at: float) -> None:
         sent_before = False
         while True:
             try:
-                await _finish(session.commit())
+                await finish(session.commit(steps))
                 return
             except DRIVER_ERRORS as error:
                 if is_unknown(error) and time.monotonic() < ends_at:
                     sent_before = True
+                    steps = ()
                     continue
                 raise translate_commit(self._store, error, sent_before=sent_before) from error
+            except CoordinatorError:
+                # Of a step: the commit was not sent.
+                await finish(session.abort())
+                raise
 
     # --- sessions -------------------------------------------------------------------------------
 
@@ -322,11 +348,14 @@ def _is_over(error: BaseException) -> bool:
     return isinstance(error, CoordinatorError)
 
 
-async def _finish(work: Any) -> None:
-    """Let a commit or an abort come to its end, also when we are cancelled meanwhile."""
+async def finish(work: Any) -> Any:
+    """Let something come to its end, also when we are cancelled meanwhile: it has its time limit.
+
+    A session takes one command at a time, and a thread cannot be called back.
+    """
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait({task})
         if not task.cancelled():

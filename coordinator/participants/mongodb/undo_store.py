@@ -6,8 +6,9 @@ inserted fails: so of an apply and a compensation of the same unit only one can 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
 
 from coordinator.domain.errors import InvariantViolated, StoreBusy
 from coordinator.domain.operation import Unit
@@ -22,7 +23,12 @@ from coordinator.participants.mongodb.undo_record import (
     record_id,
     tombstone,
 )
-from coordinator.participants.mongodb.writes import DocumentWrite, WriteKind, in_order
+from coordinator.participants.mongodb.writes import (
+    DocumentWrite,
+    Statement,
+    WriteKind,
+    in_order,
+)
 
 _TOMBSTONE_BYTES: Final = 1_024
 
@@ -39,24 +45,24 @@ class UndoRecords:
         ids = self._ids(unit.id for unit in units)
         return dict(map(read_record, await transaction.find(UNDO, {"_id": {"$in": ids}})))
 
-    async def insert(self, transaction: Transaction, records: Iterable[DocumentWrite]) -> None:
-        """Insert records; raise `StoreBusy` if one has come there meanwhile."""
+    def insert(self, transaction: Transaction, records: Iterable[DocumentWrite]) -> None:
+        """Let records be inserted; `StoreBusy` is raised if one has come there meanwhile."""
         for statement in in_order(records):
-            reply = await transaction.run(statement.command())
-            errors = reply.get("writeErrors")
-            if errors and errors[0].get("code") == DUPLICATE_KEY:
-                seq = statement.writes[errors[0]["index"]].seq
-                raise StoreBusy(
-                    self._store, "the unit is being ended at the same time", frozenset({seq})
-                )
-            if errors:
-                raise of_reply(self._store, reply)
+            transaction.later(statement.command(), partial(self._check_inserted, statement))
 
-    async def plant(
-        self, transaction: Transaction, identity: Identity, units: Sequence[Unit]
-    ) -> None:
-        """Insert tombstones, which block a late apply."""
-        await self.insert(
+    def _check_inserted(self, statement: Statement, reply: Mapping[str, Any]) -> None:
+        errors = reply.get("writeErrors")
+        if errors and errors[0].get("code") == DUPLICATE_KEY:
+            seq = statement.writes[errors[0]["index"]].seq
+            raise StoreBusy(
+                self._store, "the unit is being ended at the same time", frozenset({seq})
+            )
+        if errors:
+            raise of_reply(self._store, reply)
+
+    def plant(self, transaction: Transaction, identity: Identity, units: Sequence[Unit]) -> None:
+        """Let tombstones be inserted, which block a late apply."""
+        self.insert(
             transaction,
             (
                 DocumentWrite(
@@ -71,8 +77,8 @@ class UndoRecords:
             ),
         )
 
-    async def mark_undone(self, transaction: Transaction, unit_ids: Sequence[str]) -> None:
-        """Mark records as undone; each must be `applied`."""
+    def mark_undone(self, transaction: Transaction, unit_ids: Sequence[str]) -> None:
+        """Let records be marked as undone; each must be `applied`."""
         if not unit_ids:
             return
         ids = self._ids(unit_ids)
@@ -81,16 +87,20 @@ class UndoRecords:
             "u": {"$set": {"state": UndoState.UNDONE.value}},
             "multi": True,
         }
-        reply = await transaction.run({"update": UNDO, "updates": [update]})
-        if reply.get("writeErrors"):
-            raise of_reply(self._store, reply)
-        if reply["n"] != len(ids):
-            raise InvariantViolated(f"{self._store}: an undo record was no longer applied")
 
-    async def delete(self, transaction: Transaction, unit_ids: Sequence[str]) -> None:
-        """Delete the records of units that are final for long."""
+        def took(reply: Mapping[str, Any]) -> None:
+            self._check(reply)
+            if reply["n"] != len(ids):
+                raise InvariantViolated(f"{self._store}: an undo record was no longer applied")
+
+        transaction.later({"update": UNDO, "updates": [update]}, took)
+
+    def delete(self, transaction: Transaction, unit_ids: Sequence[str]) -> None:
+        """Let the records of units be deleted that are final for long."""
         deletion = {"q": {"_id": {"$in": self._ids(unit_ids)}}, "limit": 0}
-        reply = await transaction.run({"delete": UNDO, "deletes": [deletion]})
+        transaction.later({"delete": UNDO, "deletes": [deletion]}, self._check)
+
+    def _check(self, reply: Mapping[str, Any]) -> None:
         if reply.get("writeErrors"):
             raise of_reply(self._store, reply)
 
