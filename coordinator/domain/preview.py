@@ -27,11 +27,19 @@ class Loaded(NamedTuple):
 
 
 class Preview(NamedTuple):
-    """What was loaded at one store, and the writes decided on it, by ``seq``."""
+    """What was loaded at one store, and the writes decided on it, by ``seq``.
+
+    ``unread`` are units that were never tried before and were not loaded either.
+    """
 
     images: Mapping[ImageKey, Image | None]
     rows: Mapping[ImageKey, Any]
     writes: Mapping[int, tuple[Write, ...]]
+    unread: frozenset[int] = frozenset()
+
+    def tried_before(self, seq: int) -> bool:
+        """Whether a unit may have been applied by an earlier attempt."""
+        return seq not in self.writes and seq not in self.unread
 
     def decide(
         self,

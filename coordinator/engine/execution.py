@@ -3,7 +3,9 @@
 Overview. A lane takes a batch of units that conflict with nothing before them. Reads without
 locks refuse most of what must be refused before anything is written. Then every participant but
 the pivot applies its branches, one transaction each for the whole batch, all at the same time;
-last the journal's transaction commits or refuses each unit.
+last the journal's transaction commits or refuses each unit. A store that is the only one beside
+the pivot's reads and decides once more inside its transaction, before it writes: where it has had
+nothing to refuse for a while, it is not read without locks before (`_Wariness`).
 
 ::
 
@@ -24,7 +26,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from coordinator.domain.decide import Image, ImageKey, Write, decide_branch
 from coordinator.domain.errors import ErrorCode, Problem, StoreError, together
@@ -45,6 +47,9 @@ from coordinator.engine.reporting import Reporting
 from coordinator.engine.schedule import Entry
 from coordinator.engine.settling import settled
 
+WARY_UNITS: Final = 100
+"""After so many units without a refusal a store is trusted to refuse none."""
+
 
 @dataclass(slots=True)
 class _Elsewhere:
@@ -56,6 +61,27 @@ class _Elsewhere:
     again: set[int] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Wariness:
+    """How many more units of a store are to be read before they are applied.
+
+    A unit that is refused by such a read is untouched; one that is refused by its apply is in
+    doubt, and must be compensated to be sure that it is (rule 1). So the read is spared only
+    while refusals are rare.
+    """
+
+    most: int
+    left: int
+
+    def read(self, units: int) -> None:
+        """Note units that were read before, without a refusal."""
+        self.left = max(0, self.left - units)
+
+    def refused(self) -> None:
+        """Note a refusal."""
+        self.left = self.most
+
+
 class Execution:
     """Runs batches of units forward."""
 
@@ -65,11 +91,13 @@ class Execution:
         pivot_store: str | None,
         participants: Mapping[str, Participant],
         reporting: Reporting,
+        wary_units: int = WARY_UNITS,
     ) -> None:
         self._pivot = pivot
         self._pivot_store = pivot_store
         self._participants = participants
         self._reporting = reporting
+        self._wariness = {store: _Wariness(wary_units, wary_units) for store in participants}
 
     async def execute(self, lane: int, entries: Sequence[Entry]) -> None:
         """Run a batch as far as it goes; each entry is reported back to the schedule."""
@@ -109,6 +137,9 @@ class Execution:
         Gives the refused, and those that an outsider is in the way of; and a preview per store.
         """
         by_store = _by_store([each.unit for each in fresh])
+        for store in [each for each in by_store if not self._is_read_before(each, by_store[each])]:
+            unread = frozenset(unit.seq for unit in by_store.pop(store))
+            previews[store] = NOTHING_SEEN._replace(unread=unread)
         refused: dict[int, Problem] = {}
         again: set[int] = set()
         await asyncio.gather(
@@ -118,6 +149,12 @@ class Execution:
             )
         )
         return refused, again
+
+    def _is_read_before(self, store: str, units: Sequence[Unit]) -> bool:
+        if store == self._pivot_store or self._wariness[store].left:
+            return True
+        # What one store refuses must not have been applied at another one.
+        return any(len(unit.plan.branches.keys() - {self._pivot_store}) > 1 for unit in units)
 
     async def _decide_at(
         self,
@@ -149,6 +186,11 @@ class Execution:
             else:
                 writes[unit.seq] = decided
         previews[store] = Preview(images, rows, writes)
+        if store != self._pivot_store:
+            if len(writes) == len(units):
+                self._wariness[store].read(len(units))
+            else:
+                self._wariness[store].refused()
 
     # --- apply --------------------------------------------------------------------------------
 
@@ -191,6 +233,8 @@ class Execution:
         )
         for applied in tried.results:
             self._merge(applied, result)
+            if applied.refused:
+                self._wariness[participant.store].refused()
         result.failing.update(tried.failing)
         result.again |= tried.busy | tried.interrupted
 

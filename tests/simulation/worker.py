@@ -228,7 +228,13 @@ class Worker:
             participants=participants,
             schedule=schedule,
             admission=admission,
-            execution=Execution(pivot, world.pivot_store, participants, reporting),
+            execution=Execution(
+                pivot,
+                world.pivot_store,
+                participants,
+                reporting,
+                wary_units=self.number % 3 * 5,
+            ),
             compensation=Compensation(pivot, world.pivot_store, participants, reporting),
             takeover=Takeover(
                 workers=workers,

@@ -40,6 +40,8 @@ class Ports:
         self.asked: list[tuple[str, tuple[int, ...]]] = []
         self.settled = Concluded()
         self.load_refuses: set[int] = set()
+        self.apply_refuses: set[int] = set()
+        self.previews: list[Preview] = []
         self.decision = Concluded()
         self.store = "catalog"
 
@@ -56,9 +58,11 @@ class Ports:
             raise BatchRefused("catalog", PROBLEM)
         return Loaded({}, {})
 
-    async def apply(self, _lane: int, units: Sequence[Unit], _preview: Preview) -> Applied:
+    async def apply(self, _lane: int, units: Sequence[Unit], preview: Preview) -> Applied:
         self._note("apply", units)
-        return Applied({each.seq: () for each in units})
+        self.previews.append(preview)
+        refused = {each.seq: PROBLEM for each in units if each.seq in self.apply_refuses}
+        return Applied({each.seq: () for each in units if each.seq not in refused}, refused)
 
     async def conclude(
         self, candidates: Sequence[Candidate], refusals: Sequence[Refusal], _preview: Preview
@@ -101,10 +105,9 @@ class Reports:
         return await try_in_parts(units, attempt)
 
 
-def execution(ports: Ports, reports: Reports) -> Execution:
-    return Execution(
-        cast(Any, ports), "ledger", {"catalog": cast(Any, ports)}, cast(Reporting, reports)
-    )
+def execution(ports: Ports, reports: Reports, wary_units: int = 1) -> Execution:
+    stores = dict.fromkeys(("catalog", "archive"), cast(Any, ports))
+    return Execution(cast(Any, ports), "ledger", stores, cast(Reporting, reports), wary_units)
 
 
 async def test_a_unit_whose_decision_was_lost_is_settled_first() -> None:
@@ -188,3 +191,36 @@ async def test_each_stage_is_told_with_its_store() -> None:
         ("apply", "catalog", 1),
         ("pivot", "journal", 2),
     ]
+
+
+async def test_a_store_that_refuses_nothing_is_read_in_its_apply_only() -> None:
+    ports, reports = Ports(), Reports()
+    runs = execution(ports, reports, wary_units=3)
+
+    async def reads(*units: Unit) -> list[str]:
+        ports.asked.clear()
+        reports.stages.clear()
+        await runs.execute(0, [Entry(each, 9.0) for each in units])
+        return [store for stage, store, _ in reports.stages if stage == "load"]
+
+    assert await reads(unit(1, "ledger", "catalog"), unit(2, "catalog")) == ["ledger", "catalog"]
+    assert await reads(unit(3, "catalog")) == ["catalog"], "two of three are not enough"
+    assert await reads(unit(4, "ledger", "catalog")) == ["ledger"], "the pivot's is always read"
+    assert ("apply", (4,)) in ports.asked
+    # What one store refuses must not have been applied at another.
+    assert await reads(unit(5, "catalog", "archive")) == ["catalog", "archive"]
+    ports.apply_refuses = {6}
+    assert await reads(unit(6, "catalog")) == []
+    assert ("refuse", (6,)) in ports.asked
+    ports.apply_refuses = set()
+    assert await reads(unit(7, "catalog")) == ["catalog"], "wary again"
+
+
+async def test_a_unit_that_was_not_read_is_known_to_be_new() -> None:
+    """Or its store would look for an undo record of an earlier attempt."""
+    ports, reports = Ports(), Reports()
+    runs = execution(ports, reports, wary_units=0)
+    again = Entry(unit(2, "catalog"), 9.0, in_doubt=True)
+    await runs.execute(0, [Entry(unit(1, "catalog"), 9.0), again])
+    [preview] = ports.previews
+    assert [preview.tried_before(seq) for seq in (1, 2)] == [False, True]

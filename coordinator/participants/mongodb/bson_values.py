@@ -11,7 +11,7 @@ import json
 from base64 import b64encode
 from collections.abc import Callable, Hashable
 from datetime import UTC, date, datetime, timedelta
-from decimal import Context, Decimal
+from decimal import Decimal
 from math import isfinite
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -38,10 +38,8 @@ _DAY_MS: Final = 86_400_000
 _FIRST_MS: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 _LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MILLISECOND
 
-_WIDE: Final = Context(prec=40)
 _BIAS: Final = 6176
 _EXPONENT_MIN: Final = -6176
-_EXPONENT_MAX: Final = 6111
 _COEFFICIENT_BITS: Final = 113
 _COEFFICIENT_MASK: Final = (1 << _COEFFICIENT_BITS) - 1
 _COEFFICIENT_MAX: Final = 10**34 - 1
@@ -162,14 +160,18 @@ _JSON: Final = json.JSONDecoder(parse_int=_stored_integer)
 
 def decimal128_of(value: Decimal) -> Decimal128:
     """Give the Decimal128 of a decimal that fits, its trailing zeros kept (bson's own is slow)."""
-    exponent = value.as_tuple().exponent
-    if not isinstance(exponent, int) or not _EXPONENT_MIN <= exponent <= _EXPONENT_MAX:
+    text = str(value)
+    is_negative = text[0] == "-"
+    whole, _, fraction = text[is_negative:].partition(".")
+    digits = whole + fraction
+    # Also what has an exponent, NaN and infinities; of those we know no more than bson.
+    if not (digits.isascii() and digits.isdigit()) or len(fraction) > -_EXPONENT_MIN:
         return Decimal128(value)
-    coefficient = int(value.copy_abs().scaleb(-exponent, _WIDE))
+    coefficient = int(digits)
     if coefficient > _COEFFICIENT_MAX:
         return Decimal128(value)
-    bits = (exponent + _BIAS) << _COEFFICIENT_BITS | coefficient
-    if value.is_signed():
+    bits = (_BIAS - len(fraction)) << _COEFFICIENT_BITS | coefficient
+    if is_negative:
         bits |= 1 << 127
     return Decimal128.from_bid(bits.to_bytes(16, "little"))
 

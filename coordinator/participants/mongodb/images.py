@@ -14,13 +14,10 @@ import orjson
 from coordinator.domain.decide import Image
 from coordinator.domain.entity import Entity, FieldType
 from coordinator.domain.errors import ConfigurationInvalid
-from coordinator.domain.values import wire
+from coordinator.domain.values import SHOWN_AS_IT_IS, Alien, wire_of
 from coordinator.participants.mongodb.bson_values import READERS, WRITERS, Read, Write
 
 KEY_FIELD: Final = "_id"
-
-_SHOWN_AS_IT_IS: Final = frozenset({str, bool, type(None)})
-"""Most values; asking `wire` for the rest only is a fifth of the work."""
 
 _SHAPES_MAX: Final = 512
 _shapes: dict[int, tuple[Entity, Shape]] = {}
@@ -48,7 +45,7 @@ class Shape:
             "on_foreign_write": entity.on_foreign_write.value,
         }
         """What undo records say of the entity, because undo asks no live mapping (rule 8)."""
-        self._types = tuple(types.items())
+        self._wires = tuple((name, wire_of(of)) for name, of in types.items())
         self._readers = tuple(self.read.items())
         self.write_key = self.write[KEY_FIELD]
 
@@ -65,9 +62,12 @@ class Shape:
         if image is None:
             return None
         shown = {}
-        for name, of_type in self._types:
+        for name, wire in self._wires:
             value = image.get(name)
-            shown[name] = value if type(value) in _SHOWN_AS_IT_IS else wire(of_type, value)
+            if type(value) in SHOWN_AS_IT_IS:
+                shown[name] = value
+            else:
+                shown[name] = value.shown if isinstance(value, Alien) else wire(value)
         return orjson.dumps(shown)
 
     def assigned(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -149,7 +149,7 @@ class MongodbParticipant:
             transaction.later_call(partial(reach, FaultPoint.APPLY_FENCED, self._store))
             # What is tried for the first time has no record; if it has one all the same, its
             # insertion fails, and the next attempt looks.
-            doubtful = [unit for unit in units if unit.seq not in preview.writes]
+            doubtful = [unit for unit in units if preview.tried_before(unit.seq)]
             found = await self._records.find(transaction, doubtful) if doubtful else {}
             fresh = [unit for unit in units if unit.id not in found] if found else units
             documents = Documents(preview)

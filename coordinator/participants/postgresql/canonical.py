@@ -55,7 +55,7 @@ def _form(of_type: FieldType, column: str) -> Canonical | None:
         if column == "numeric":
             return _unscaled
         if scaled := _SCALED.fullmatch(column):
-            return partial(_scaled, Decimal(1).scaleb(-int(scaled[1])))
+            return partial(_scaled, int(scaled[1]))
     if of_type is FieldType.FLOAT and column == "double precision":
         return _float
     if of_type is FieldType.TIMESTAMP and column == "timestamp with time zone":
@@ -68,14 +68,21 @@ def _as_written(write: Callable[[Any], str], value: Any) -> tuple[str, Any]:
 
 
 def _unscaled(value: Decimal) -> tuple[str, Decimal]:
-    text = format(value, "f")
-    return text, Decimal(text)
+    text = str(value)
+    if "E" in text:
+        text = format(value, "f")
+        value = Decimal(text)
+    return text, value
 
 
-def _scaled(step: Decimal, value: Decimal) -> tuple[str, Decimal]:
-    if value.as_tuple().exponent != step.as_tuple().exponent:
-        value = value.quantize(step, context=_EXACT)  # that it fits was judged before (F32)
-    return format(value, "f"), value
+def _scaled(digits: int, value: Decimal) -> tuple[str, Decimal]:
+    text = str(value)
+    point = text.find(".")
+    if "E" in text or (0 if point < 0 else len(text) - point - 1) != digits:
+        # That it fits was judged before (F32).
+        value = value.quantize(Decimal(1).scaleb(-digits), context=_EXACT)
+        text = format(value, "f")
+    return text, value
 
 
 def _float(value: float) -> tuple[str, float]:

@@ -13,7 +13,7 @@ import orjson
 from coordinator.domain.decide import Image
 from coordinator.domain.entity import Entity
 from coordinator.domain.entity import Mapping as EntityMapping
-from coordinator.domain.values import wire
+from coordinator.domain.values import SHOWN_AS_IT_IS, Alien, wire_of
 from coordinator.participants.postgresql.canonical import canonical_of
 from coordinator.participants.postgresql.statements import Statements, Table, statements_of
 from coordinator.participants.postgresql.text_values import Read, field_types, reader, writers_of
@@ -40,7 +40,7 @@ class MappedTable:
 
     __slots__ = (
         "_readers",
-        "_shown",
+        "_wires",
         "canonical",
         "entity",
         "key_index",
@@ -54,7 +54,7 @@ class MappedTable:
         self.entity = entity
         self.statements: Statements = statements_of(Table.of(entity))
         index = self.statements.index
-        self._shown = tuple(field_types(entity).items())
+        self._wires = tuple((name, wire_of(of)) for name, of in field_types(entity).items())
         self._readers: list[tuple[str, int, Read]] = [
             (name, index[name] + 1, reader(of_type))
             for name, of_type in field_types(entity).items()
@@ -76,7 +76,14 @@ class MappedTable:
         """Give an image as change events show it, JSON in UTF-8 (F34)."""
         if image is None:
             return None
-        return orjson.dumps({name: wire(of_type, image[name]) for name, of_type in self._shown})
+        shown = {}
+        for name, wire in self._wires:
+            value = image[name]
+            if type(value) in SHOWN_AS_IT_IS:
+                shown[name] = value
+            else:
+                shown[name] = value.shown if isinstance(value, Alien) else wire(value)
+        return orjson.dumps(shown)
 
     def version(self, image: Image | None) -> int | None:
         """Give the row's version, where the entity has one and the row holds a number."""

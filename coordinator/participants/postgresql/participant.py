@@ -103,7 +103,7 @@ class PostgresParticipant:
             reach(FaultPoint.APPLY_FENCED, self._store)
             # What is tried for the first time has no record; if it has one all the same, its
             # insertion fails, and the next attempt looks.
-            doubtful = [unit for unit in units if unit.seq not in preview.writes]
+            doubtful = [unit for unit in units if preview.tried_before(unit.seq)]
             stored = await self._undo.find(connection, doubtful) if doubtful else {}
             done: dict[int, tuple[Done, ...]] = {}
             refused: dict[int, Problem] = {}
