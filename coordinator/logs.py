@@ -65,22 +65,33 @@ class EventLog(structlog.BoundLoggerBase):
     def debug(self, event: LogEvent, message: str, **fields: object) -> None:
         """Log what only helps while looking for a fault; the only level that may hold values."""
         if _State.threshold <= 10:
-            self._proxy_to_logger("debug", event, message=message, **fields)
+            self._emit("debug", event, message, fields)
 
     def info(self, event: LogEvent, message: str, **fields: object) -> None:
         """Log what an operator wants to see happen."""
         if _State.threshold <= 20:
-            self._proxy_to_logger("info", event, message=message, **fields)
+            self._emit("info", event, message, fields)
 
     def warning(self, event: LogEvent, message: str, **fields: object) -> None:
         """Log what may need somebody if it lasts."""
         if _State.threshold <= 30:
-            self._proxy_to_logger("warning", event, message=message, **fields)
+            self._emit("warning", event, message, fields)
 
     def error(self, event: LogEvent, message: str, **fields: object) -> None:
         """Log what needs somebody; an ``error=`` exception is shown with its stack."""
         if _State.threshold <= 40:
-            self._proxy_to_logger("error", event, message=message, **fields)
+            self._emit("error", event, message, fields)
+
+    def _emit(self, level: str, event: LogEvent, message: str, fields: EventDict) -> None:
+        if len(_PROCESSORS) > 1 or _PROCESSORS[0] is not _render:  # structlog's own, in a test
+            self._proxy_to_logger(level, event, message=message, **fields)
+            return
+        # What structlog does for one processor, without looking for the others: a line per unit
+        # is on the hot path.
+        fields["event"], fields["message"] = event, message
+        if self._context:
+            fields = {**self._context, **fields}
+        self._logger.info(_render(self._logger, level, fields))
 
     @property
     def shows_debug(self) -> bool:

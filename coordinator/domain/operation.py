@@ -140,7 +140,7 @@ class Unit(NamedTuple):
         """About what it takes in memory while it is open, and rather more than less (I12)."""
         return self.size_bytes + OPERATION_BYTES * len(self.plan.operations)
 
-    def branch(self, store: str) -> tuple[tuple[int, Operation], ...]:
+    def branch(self, store: str) -> list[tuple[int, Operation]]:
         """Give this unit's (position, operation) pairs at one store, in plan order."""
         operations = self.plan.operations
-        return tuple((at, operations[at]) for at in self.plan.branches.get(store, ()))
+        return [(at, operations[at]) for at in self.plan.branches.get(store, ())]

@@ -71,11 +71,10 @@ class NotAsForetold(CoordinatorError):
 
 @dataclass(frozen=True, slots=True)
 class Endings:
-    """What becomes of units, column by column."""
+    """What becomes of units, column by column; ``causes`` is empty where none has one."""
 
     seqs: Sequence[int]
     statuses: Sequence[str]
-    committing: Sequence[bool]
     causes: Sequence[str | None]
     outcomes: Sequence[bytes | None]
     at: datetime
@@ -96,7 +95,6 @@ async def conclude_foretold(
         foretold.rows,
         endings.seqs,
         endings.statuses,
-        endings.committing,
         endings.causes,
         endings.outcomes,
         endings.at,
@@ -121,7 +119,7 @@ async def conclude_foretold(
 
 def _statement(foretold: Foretold) -> str:
     first = len(foretold.parameters) + 1
-    worker, rows, *rest = (f"${at}" for at in range(first, first + 9))
+    worker, rows, *rest = (f"${at}" for at in range(first, first + 8))
     conclude = (
         f"coordinator.conclude_foretold({worker}, {rows}, c.found, c.fulfilled, {', '.join(rest)})"
     )

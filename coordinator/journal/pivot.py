@@ -207,8 +207,7 @@ class JournalPivot:
         endings = Endings(
             [each.seq for each in changes],
             [each.after.value for each in changes],
-            [each.after is Status.COMMITTED for each in changes],
-            [_as_json(each.cause) for each in changes],
+            [_as_json(each.cause) for each in changes] if refusals else [],
             [each.outcome for each in changes],
             _known(decided.at),
             packed,

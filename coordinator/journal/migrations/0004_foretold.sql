@@ -5,12 +5,12 @@
 ALTER TABLE coordinator.outbox ALTER messages SET STORAGE EXTERNAL;
 
 -- End units as it was foretold. `p_written` rows were to be written, `p_true` of `p_found` became
--- what they were expected to become. Refuses with CF003 when rows or units are not as they were,
+-- what they were expected to become. `p_causes` may be shorter than the others. Refuses with CF003 when rows or units are not as they were,
 -- and with CF004 when the store has made something else of what was written.
 CREATE FUNCTION coordinator.conclude_foretold(
     p_worker bigint, p_written bigint, p_found bigint, p_true bigint,
-    p_seqs bigint[], p_to text[], p_committing boolean[], p_causes json[], p_outcomes bytea[],
-    p_finished_at timestamptz, p_messages bytea
+    p_seqs bigint[], p_to text[], p_causes json[], p_outcomes bytea[], p_finished_at timestamptz,
+    p_messages bytea
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     v_changed int;
@@ -30,11 +30,10 @@ BEGIN
         outcome = w.outcome,
         finished_at = CASE WHEN w.to_status <> 'compensating' THEN p_finished_at END,
         swept = (w.to_status <> 'compensating' AND u.stores = '{}')
-    FROM unnest(p_seqs, p_to, p_committing, p_causes, p_outcomes)
-        AS w(seq, to_status, committing, cause, outcome)
+    FROM unnest(p_seqs, p_to, p_causes, p_outcomes) AS w(seq, to_status, cause, outcome)
     WHERE u.seq = w.seq AND u.worker = p_worker AND u.status = 'accepted'
-      AND NOT (w.committing AND (u.cancel_requested IS NOT NULL
-                                 OR u.deadline_at <= clock_timestamp()));
+      AND (w.to_status <> 'committed'
+           OR u.cancel_requested IS NULL AND u.deadline_at > clock_timestamp());
     GET DIAGNOSTICS v_changed = ROW_COUNT;
     IF v_changed <> cardinality(p_seqs) THEN
         RAISE EXCEPTION '% units of % are as they were', v_changed, cardinality(p_seqs)
