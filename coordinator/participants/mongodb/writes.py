@@ -96,7 +96,7 @@ def by_key(key: Any) -> dict[str, Any]:
     """Give the condition for one document.
 
     Keys are scalars, and for a scalar that stands there plainly the server has a shorter way: with
-    ``$eq`` an update costs it two thirds more.
+    ``$eq`` it plans a query for every update.
     """
     return {"_id": {"$eq": key} if isinstance(key, dict | list | Regex) else key}
 
