@@ -47,9 +47,11 @@ class LogEvent(StrEnum):
     UNIT_PARKED = "unit.parked"
     UNIT_DUPLICATE = "unit.duplicate"
     UNIT_REFUSED = "unit.refused"
+    UNIT_FORBIDDEN = "unit.forbidden"
     UNIT_SET_ASIDE = "unit.set_aside"
     UNIT_CANCEL_IGNORED = "unit.cancel_ignored"
     UNIT_CANCEL_UNKNOWN = "unit.cancel_unknown"
+    UNIT_CANCEL_FORBIDDEN = "unit.cancel_forbidden"
     BATCH_RETRIED = "batch.retried"
     COMPENSATION_STARTED = "compensation.started"
     WORKER_LEASE_LOST = "worker.lease_lost"
@@ -285,6 +287,14 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         "The sender's: the outcome names every mistake.",
     ),
     Entry(
+        _E.UNIT_FORBIDDEN,
+        "warning",
+        ("unit", "breach", "path", "count", "topic", "partition", "offset"),
+        "A submission went beyond what its topic or key is granted, or its signature does not "
+        "count. `breach` says which; `path` is the first slot of `count`.",
+        "Find out who wrote the record at that place: a mistake of a service, or somebody trying.",
+    ),
+    Entry(
         _E.UNIT_SET_ASIDE,
         "info",
         ("unit", "entity", "store", "attempt", "reason"),
@@ -302,6 +312,14 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         "info",
         ("unit", "topic", "partition", "offset"),
         "A cancel came for a unit that is not known; it is forgotten (F8).",
+    ),
+    Entry(
+        _E.UNIT_CANCEL_FORBIDDEN,
+        "warning",
+        ("unit", "breach", "path", "count", "topic", "partition", "offset"),
+        "A cancel came for a unit of another topic, or is not signed as it must be. It is "
+        "forgotten.",
+        "As for `unit.forbidden`; if the topic may cancel such units, say so in `cancels`.",
     ),
     Entry(
         _E.BATCH_RETRIED,

@@ -12,8 +12,9 @@ from uuid import UUID
 
 from coordinator.domain.errors import Problem, StoreError
 from coordinator.domain.lifecycle import Status
-from coordinator.domain.operation import Unit
+from coordinator.domain.operation import Origin, Unit
 from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
+from coordinator.domain.submission import RefusedCancel
 from coordinator.engine.observer import Stage
 from coordinator.engine.ports import Applied, OpenUnit, Undone
 from tests.units import RECEIVED_AT
@@ -70,6 +71,9 @@ class SeenObserver:
 
     def refused_early(self, refused: object, origin: object) -> None:
         self.seen.append(("refused_early",))
+
+    def cancel_refused(self, refused: RefusedCancel, origin: Origin) -> None:
+        self.seen.append(("cancel_refused", refused.id, refused.breach))
 
     def dead_letter(self, letter: object, origin: object) -> None:
         self.seen.append(("dead_letter",))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coordinator import __version__
+from coordinator.bootstrap.intakes import intake_rules
 from coordinator.bootstrap.journal import JournalAccess
 from coordinator.bootstrap.stores import Stores
 from coordinator.domain.announce import Announcer
@@ -118,7 +119,7 @@ def assemble(
         intake=UnitIntake(
             settings.kafka.bootstrap_servers,
             settings.kafka.group_id,
-            [settings.topics.units],
+            [intake.topic for intake in settings.intakes],
             engine.admission,
             max_records=settings.batch.max_units,
             instance_id=settings.kafka.group_instance_id,
@@ -219,7 +220,7 @@ def _admission(worker: _Worker, journal: WorkersJournal, membership: Membership)
         rules=AdmissionRules(
             max_bytes=settings.units.max_bytes,
             timeout_ms=settings.units.timeout_ms,
-            reply_topics=frozenset(settings.topics.reply_to),
+            intakes=intake_rules(settings, worker.stores.mapping),
             dead_letters_topic=settings.topics.dead_letters,
             backlog_units_max=settings.backlog.max_units,
             backlog_bytes_max=settings.backlog.max_bytes,

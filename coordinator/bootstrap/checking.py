@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coordinator import postgres_pool
+from coordinator.bootstrap.intakes import judge_grants
 from coordinator.bootstrap.journal import journal_dsn
 from coordinator.bootstrap.stores import connect, read_catalog
 from coordinator.bootstrap.topics import topic_names
@@ -86,6 +87,7 @@ def _resolved(
     known = [each for each in declarations if each.entity.store in catalogs]
     try:
         resolution = resolve(known, catalogs, journal_store=settings.journal.store)
+        judge_grants(settings, resolution.mapping)
     except ConfigurationInvalid as error:
         findings.extend(Finding("mapping", Verdict.WRONG, each) for each in error.mistakes)
         return None

@@ -9,6 +9,7 @@ from typing import Final
 from coordinator import postgres_pool
 from coordinator.bootstrap.assembly import announcer
 from coordinator.bootstrap.journal import journal_dsn, prepare_journal
+from coordinator.bootstrap.topics import reply_topics
 from coordinator.domain.errors import ConfigurationInvalid, StoreError
 from coordinator.engine.ports import JOURNAL
 from coordinator.engine.units_api import UnitsApi
@@ -32,7 +33,7 @@ async def migrate(settings: Settings) -> None:
 
 async def _limits(settings: Settings) -> dict[str, int]:
     """What the outcomes' topics take; Kafka's own default where Kafka cannot be asked."""
-    names = [settings.topics.outcomes, *settings.topics.reply_to]
+    names = [settings.topics.outcomes, *reply_topics(settings)]
     limits = dict.fromkeys(names, _MESSAGE_BYTES_DEFAULT)
     with suppress(StoreError):
         facts = await describe_topics(settings.kafka.bootstrap_servers, names)

@@ -11,15 +11,15 @@ from coordinator.settings import Settings
 
 
 def topic_names(settings: Settings, mapping: EntityMapping) -> list[str]:
-    """Every topic by name, the units topic first."""
+    """Every topic by name, those of units first."""
     topics = settings.topics
     changes = Announcer("", "", topics.outcomes, topics.changes)
     return [
-        topics.units,
+        *(intake.topic for intake in settings.intakes),
         topics.outcomes,
         topics.dead_letters,
         *(changes.topic_of(entity) for entity in mapping.entities),
-        *topics.reply_to,
+        *reply_topics(settings),
     ]
 
 
@@ -32,5 +32,10 @@ async def ensure_all_topics(settings: Settings, mapping: EntityMapping) -> Mappi
         create=topics.create,
         partitions=topics.partitions,
         replication_factor=topics.replication_factor,
-        dead_letters={topics.dead_letters: topics.units},
+        dead_letters={topics.dead_letters: [intake.topic for intake in settings.intakes]},
     )
+
+
+def reply_topics(settings: Settings) -> list[str]:
+    """Every topic that a ``reply-to`` header may name, whatever topic it comes from."""
+    return list(dict.fromkeys(name for intake in settings.intakes for name in intake.reply_to))

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from coordinator.cli.configuration import Config, Overrides, load
+from coordinator.cli.keys import keys_app
 from coordinator.cli.output import show_json, show_line, show_record, show_rows
 from coordinator.cli.units import units_app
 
@@ -28,6 +29,7 @@ devstack_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(units_app, name="units")
+app.add_typer(keys_app, name="keys")
 app.add_typer(devstack_app, name="devstack")
 
 
@@ -93,22 +95,42 @@ def submit(
             metavar="FILE", help="One unit, an array of units or JSON lines; - is stdin."
         ),
     ],
+    *,
     key: Annotated[
         str | None, typer.Option(help="The Kafka key: units with it keep order.")
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for all outcomes.")
     ] = 60.0,
+    topic: Annotated[
+        str | None,
+        typer.Option(help="The topic of units, where the configuration has several intakes."),
+    ] = None,
+    sign_with: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Sign with this private key (PEM).")
+    ] = None,
+    key_id: Annotated[
+        str | None, typer.Option(help="The name by which the topic knows that key.")
+    ] = None,
+    audience: Annotated[
+        str | None, typer.Option(help="Whom the signature is for [default: as configured].")
+    ] = None,
     config: Config = None,
     set_: Overrides = None,
 ) -> None:
     """Submit units, wait and show their outcomes; exit code 0 when all are committed."""
     from coordinator.cli.submissions import read_file
-    from coordinator.cli.submit import submit_and_show
+    from coordinator.cli.submit import Signing, submit_and_show
 
+    if (sign_with is None) != (key_id is None):
+        raise typer.BadParameter("give --sign-with and --key-id together")
+    signing = None
+    if sign_with is not None and key_id is not None:
+        signing = Signing(sign_with, key_id, audience)
     settings = load(config, set_)
     units = read_file(file)
-    raise typer.Exit(asyncio.run(submit_and_show(settings, units, key, timeout)))
+    sending = submit_and_show(settings, units, key, timeout, topic=topic, signing=signing)
+    raise typer.Exit(asyncio.run(sending))
 
 
 @devstack_app.command("up")

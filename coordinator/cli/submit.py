@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from coordinator.cli.output import is_terminal, show_json, show_rows
-from coordinator.client import ClientError, CoordinatorClient, Outcome, OutcomeLate
+from coordinator.client import (
+    ClientError,
+    CoordinatorClient,
+    KeyUnusable,
+    Outcome,
+    OutcomeLate,
+    Signer,
+    load_private_key,
+)
 from coordinator.domain.errors import CoordinatorError
 
 if TYPE_CHECKING:
     from coordinator.settings import Settings
+    from coordinator.settings.intakes import Intake
+
+_LIFETIME_SECONDS: Final = 900
 
 
 class SubmitFailed(CoordinatorError):
     """The units could not be sent; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """Which private key signs, by which name the topic knows it, and for whom."""
+
+    file: Path
+    key_id: str
+    audience: str | None = None
+
+
 async def submit_and_show(
-    settings: Settings, units: list[bytes], key: str | None, timeout_seconds: float
+    settings: Settings,
+    units: list[bytes],
+    key: str | None,
+    timeout_seconds: float,
+    *,
+    topic: str | None = None,
+    signing: Signing | None = None,
 ) -> int:
     """Submit and show; 0 when every unit is committed, else 1."""
+    intake = _intake(settings, topic)
+    signer = None if signing is None else _signer(signing, intake)
     try:
-        outcomes, late = await _submit(settings, units, key, timeout_seconds)
+        outcomes, late = await _submit(settings, intake, signer, units, key, timeout_seconds)
     except ClientError as error:
         raise SubmitFailed(str(error)) from error
     if is_terminal():
@@ -32,8 +62,42 @@ async def submit_and_show(
     return 0 if not late and all(outcome.committed for outcome in outcomes) else 1
 
 
+def _intake(settings: Settings, topic: str | None) -> Intake:
+    """Find the topic to submit to among those that the daemon reads."""
+    known = {intake.topic: intake for intake in settings.intakes}
+    if topic is None and len(known) == 1:
+        return settings.intakes[0]
+    if topic in known:
+        return known[topic]
+    names = ", ".join(known)
+    if topic is None:
+        raise SubmitFailed(f"There are several topics of units; say which by --topic: {names}.")
+    raise SubmitFailed(f"{topic} is no topic of units; there are {names}.")
+
+
+def _signer(signing: Signing, intake: Intake) -> Signer:
+    """Make the signer; a signature lasts no longer than the topic allows."""
+    expected = intake.signed
+    audience = signing.audience or (expected and expected.audience) or intake.topic
+    longest = _LIFETIME_SECONDS if expected is None else expected.max_age_seconds
+    try:
+        return Signer(
+            load_private_key(signing.file),
+            signing.key_id,
+            audience,
+            lifetime_seconds=min(_LIFETIME_SECONDS, longest),
+        )
+    except KeyUnusable as error:
+        raise SubmitFailed(f"--sign-with {signing.file}: {error}") from error
+
+
 async def _submit(
-    settings: Settings, units: list[bytes], key: str | None, timeout_seconds: float
+    settings: Settings,
+    intake: Intake,
+    signer: Signer | None,
+    units: list[bytes],
+    key: str | None,
+    timeout_seconds: float,
 ) -> tuple[list[Outcome], list[OutcomeLate]]:
     from time import monotonic
 
@@ -41,7 +105,8 @@ async def _submit(
     late: list[OutcomeLate] = []
     async with CoordinatorClient(
         settings.kafka.bootstrap_servers,
-        units_topic=settings.topics.units,
+        units_topic=intake.topic,
+        signer=signer,
         outcomes_topic=settings.topics.outcomes,
         unit_bytes_max=settings.units.max_bytes,
         pending_max=max(len(units), 1),

@@ -30,15 +30,18 @@ from coordinator.client.errors import (
 from coordinator.client.operations import check, delete, insert, unit, update, upsert
 from coordinator.client.outcome import Outcome, OutcomeError
 from coordinator.client.tickets import Ticket
+from coordinator.signatures import KeyUnusable, Signer, load_private_key
 
 __all__ = [
     "ClientClosed",
     "ClientError",
     "CoordinatorClient",
     "KafkaUnreachable",
+    "KeyUnusable",
     "Outcome",
     "OutcomeError",
     "OutcomeLate",
+    "Signer",
     "SubmissionUnknown",
     "Ticket",
     "TooManyPending",
@@ -47,6 +50,7 @@ __all__ = [
     "check",
     "delete",
     "insert",
+    "load_private_key",
     "unit",
     "update",
     "upsert",

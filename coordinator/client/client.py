@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, time
 from types import TracebackType
 from typing import Any, Final, Self, overload
 
@@ -28,7 +28,8 @@ from coordinator.client.errors import (
 )
 from coordinator.client.outcome import Outcome
 from coordinator.client.reader import OutcomesReader
-from coordinator.client.tickets import Register, Ticket
+from coordinator.client.tickets import Answer, Register, Ticket
+from coordinator.signatures import Signer
 
 UnitInput = Mapping[str, Any] | str | bytes
 """A unit as a mapping, or as JSON text that is sent as it is."""
@@ -51,18 +52,21 @@ class CoordinatorClient:
         pending_max: int = 100_000,
         acknowledge_timeout_seconds: float = 30.0,
         topic_timeout_seconds: float = 10.0,
+        signer: Signer | None = None,
         kafka_options: Mapping[str, Any] | None = None,
     ) -> None:
         """``pending_max`` bounds the unit ids whose tickets are held at once.
 
-        ``unit_bytes_max`` is the daemon's ``units.max_bytes``; ``kafka_options`` go to aiokafka
-        as they are (``security_protocol``, ``ssl_context``, ``sasl_*``, ``client_id``).
+        ``unit_bytes_max`` is the daemon's ``units.max_bytes``. With a ``signer`` every unit and
+        every cancel is signed when it is sent. ``kafka_options`` go to aiokafka as they are
+        (``security_protocol``, ``ssl_context``, ``sasl_*``, ``client_id``).
         """
         self._units_topic = units_topic
         self._outcomes_topic = outcomes_topic
         self._unit_bytes_max = unit_bytes_max
         self._acknowledge_timeout_seconds = acknowledge_timeout_seconds
         self._topic_timeout_seconds = topic_timeout_seconds
+        self._signer = signer
         self._kafka_options = {"bootstrap_servers": bootstrap_servers, **(kafka_options or {})}
         self._register = Register(pending_max)
         self._producer: AIOKafkaProducer | None = None
@@ -155,7 +159,8 @@ class CoordinatorClient:
         tickets = [self._register.issue(unit.id, unit.digest) for unit in encoded]
         headers = _headers(reply_to, traceparent)
         keys = [_key_bytes(key(unit) if callable(key) else key) for unit in many]
-        await self._send(zip(keys, (unit.value for unit in encoded), strict=True), headers)
+        messages = zip(keys, (unit.value for unit in encoded), strict=True)
+        await self._send(messages, headers, [ticket.answer for ticket in tickets])
         return tickets[0] if alone else tickets
 
     async def cancel(self, unit_id: str, *, key: Key = None, reason: str | None = None) -> None:
@@ -164,7 +169,7 @@ class CoordinatorClient:
         The answer is the unit's outcome: `rejected`, `compensated`, or `committed` if too late.
         """
         value = encode_cancel(unit_id, reason)
-        await self._send([(_key_bytes(key), value)], [])
+        await self._send([(_key_bytes(key), value)], [], [None])
 
     async def outcome(
         self, ticket: Ticket, timeout_seconds: float = 60.0, *, accept_parked: bool = False
@@ -201,7 +206,10 @@ class CoordinatorClient:
         ]
 
     async def _send(
-        self, messages: Iterable[tuple[bytes | None, bytes]], headers: list[tuple[str, bytes]]
+        self,
+        messages: Iterable[tuple[bytes | None, bytes]],
+        headers: list[tuple[str, bytes]],
+        answers: Sequence[Answer | None],
     ) -> None:
         producer = self._producer
         if producer is None:
@@ -209,10 +217,14 @@ class CoordinatorClient:
         sent: list[asyncio.Future[object]] = []
         try:
             async with asyncio.timeout(self._acknowledge_timeout_seconds):
-                for key, value in messages:
-                    sent.append(
-                        await producer.send(self._units_topic, value, key=key, headers=headers)
+                for (key, value), answer in zip(messages, answers, strict=True):
+                    all_headers = self._signed(key, headers, value)
+                    future = await producer.send(
+                        self._units_topic, value, key=key, headers=all_headers
                     )
+                    sent.append(future)
+                    if answer is not None:
+                        answer.sent(future)
                 await asyncio.gather(*sent)
         except MessageSizeTooLargeError as error:
             raise UnitNotSendable("A unit is larger than a Kafka message may be.") from error
@@ -223,6 +235,13 @@ class CoordinatorClient:
             raise SubmissionUnknown(
                 "Kafka did not acknowledge every unit; submitting the same again is safe."
             ) from error
+
+    def _signed(
+        self, key: bytes | None, headers: list[tuple[str, bytes]], value: bytes
+    ) -> list[tuple[str, bytes]]:
+        if self._signer is None:
+            return headers
+        return [*headers, self._signer.header(key, headers, value, time())]
 
     async def _partitions(self, topic: str) -> set[int]:
         producer = self._producer

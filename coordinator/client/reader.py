@@ -8,7 +8,7 @@ returned; a `getmany` is never cancelled, for the same reason.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
@@ -16,7 +16,8 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-Deliver = Callable[[bytes | None, bytes | None], None]
+Deliver = Callable[[bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]], None]
+"""Takes a record's key, value and headers."""
 
 _POLL_MS: Final = 200
 """Bounds how long `close` waits; a record is returned as soon as it is there."""
@@ -85,7 +86,7 @@ class OutcomesReader:
         batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_RECORDS_MAX)
         for partition, records in batches.items():
             for record in records:
-                self._deliver(record.key, record.value)
+                self._deliver(record.key, record.value, record.headers)
             self._positions[partition] = records[-1].offset + 1
 
     async def _look_for_new_partitions(self, consumer: AIOKafkaConsumer) -> None:

@@ -1,18 +1,23 @@
 """Who waits for what: tickets, and the register that gives each outcome to its tickets.
 
 A ticket is known by unit id *and* digest (F3), so that the `id_reused` answer to somebody else's
-unit of the same id is never taken for ours. The register holds its entries weakly: memory is
-bounded by the tickets that the caller keeps.
+unit of the same id is never taken for ours. An early refusal is known by the place of its record
+(F5): somebody else may have sent our very unit, by a way on which it is forbidden, and its refusal
+says nothing of ours. The register holds its entries weakly: memory is bounded by the tickets that
+the caller keeps.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from coordinator.client.errors import ClientError, TooManyPending
 from coordinator.client.outcome import Outcome, read_outcome
+from coordinator.domain.lifecycle import Status
 
 
 class Answer:
@@ -22,6 +27,24 @@ class Answer:
         loop = asyncio.get_running_loop()
         self.final: asyncio.Future[Outcome] = loop.create_future()
         self.parked: asyncio.Future[Outcome] = loop.create_future()
+        self._sent: list[asyncio.Future[Any]] = []
+
+    def sent(self, acknowledged: asyncio.Future[Any]) -> None:
+        """A record of this submission is on its way; Kafka will tell where it stands."""
+        self._sent.append(acknowledged)
+
+    def refuse(self, place: str, outcome: Outcome) -> None:
+        """Take an early refusal of the record at a place if that is ours, now or once we know."""
+
+        def compare(acknowledged: asyncio.Future[Any]) -> None:
+            if _stands_at(acknowledged, place):
+                self.give(outcome)
+
+        for acknowledged in self._sent:
+            if acknowledged.done():
+                compare(acknowledged)
+            else:
+                acknowledged.add_done_callback(compare)
 
     def give(self, outcome: Outcome) -> None:
         """Take an outcome; the first final one counts, and the last parked one before it."""
@@ -38,6 +61,21 @@ class Answer:
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # a ticket that nobody awaits is no fault to be logged
+
+
+_REFUSED: Final = "/refused/"
+_PLACE_UNKNOWN: Final = -1
+
+
+def _stands_at(acknowledged: asyncio.Future[Any], place: str) -> bool:
+    """Whether a record stands at this place; a broker may have forgotten where, after a repeat."""
+    if acknowledged.cancelled() or acknowledged.exception() is not None:
+        return False
+    at = acknowledged.result()
+    known = f"{at.topic}-{at.partition}-"
+    return place == f"{known}{at.offset}" or (
+        at.offset == _PLACE_UNKNOWN and place.startswith(known)
+    )
 
 
 class _Submitted:
@@ -88,7 +126,12 @@ class Register:
             answer = submitted.by_digest[digest] = Answer()
         return Ticket(unit_id, digest, answer, submitted)
 
-    def deliver(self, key: bytes | None, value: bytes | None) -> None:
+    def deliver(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes | None]] = (),
+    ) -> None:
         """Give a message of the outcomes topic to its ticket, if somebody holds one."""
         submitted = None if key is None else self._by_id.get(key)
         if submitted is None or value is None:
@@ -97,7 +140,12 @@ class Register:
             outcome = read_outcome(value)
         except ValueError:  # somebody else's message in this topic
             return
-        if outcome.digest is None:  # what could not be read has no digest; the id must do (F3)
+        place = _refused_at(outcome, headers)
+        if place is not None:
+            for answer in submitted.by_digest.values():
+                answer.refuse(place, outcome)
+            return
+        if outcome.digest is None:  # it does not say which of them it is about
             for answer in submitted.by_digest.values():
                 answer.give(outcome)
             return
@@ -110,3 +158,12 @@ class Register:
         for submitted in list(self._by_id.values()):
             for answer in submitted.by_digest.values():
                 answer.fail(error)
+
+
+def _refused_at(outcome: Outcome, headers: Sequence[tuple[str, bytes | None]]) -> str | None:
+    """Give the place of the record that an early refusal is about (F5), if it is one."""
+    if outcome.status is not Status.REJECTED:
+        return None
+    ce_id = (dict(headers).get("ce_id") or b"").decode(errors="replace")
+    start = outcome.unit + _REFUSED
+    return ce_id[len(start) :] if ce_id.startswith(start) else None

@@ -81,6 +81,9 @@ class Metrics:
             "units_finished", "Final decisions and parkings.", "status"
         )
         self.units_refused = self._counter("units_refused", "Units that did not commit.", "code")
+        self.forbidden = self._counter(
+            "forbidden", "Records beyond their authority, cancels too.", "topic", "breach"
+        )
         self.dead_letters = self._counter("dead_letters", "Records kept as dead letters.", "code")
         self.records_set_aside = self._counter(
             "records_set_aside", "Offsets kept as dead letters unread: deadly, or too much."

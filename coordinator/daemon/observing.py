@@ -7,16 +7,25 @@ from datetime import datetime
 
 from coordinator.daemon.health import Health
 from coordinator.daemon.metrics import Metrics
-from coordinator.domain.errors import Problem, ResultUnknown, StoreError, StoreUnavailable
+from coordinator.domain.errors import (
+    ErrorCode,
+    Problem,
+    ResultUnknown,
+    StoreError,
+    StoreUnavailable,
+)
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin, Unit
-from coordinator.domain.submission import DeadLetter, RefusedEarly
+from coordinator.domain.submission import DeadLetter, RefusedCancel, RefusedEarly
 from coordinator.engine.observer import Stage
 from coordinator.engine.ports import JOURNAL, Admitted
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
 
 log = get_log()
+
+_UNIT_FORBIDDEN = "A submission went beyond its authority and was refused; nothing was journaled."
+_CANCEL_FORBIDDEN = "A cancel went beyond its authority and was forgotten."
 
 
 class LoggingObserver:
@@ -75,15 +84,47 @@ class LoggingObserver:
                 )
 
     def refused_early(self, refused: RefusedEarly, origin: Origin) -> None:
-        """Tell of a refusal before the journal (F2)."""
+        """Tell of a refusal before the journal (F2); one line, of whichever kind it is."""
         problem = refused.problems[0]
         self._metrics.units_refused.labels(problem.code.value).inc()
+        if refused.breach is not None:
+            self._forbidden(LogEvent.UNIT_FORBIDDEN, _UNIT_FORBIDDEN, refused, origin)
+            return
         log.info(
             LogEvent.UNIT_REFUSED,
             "A submission was refused before anything was journaled.",
             unit=refused.id,
             code=problem.code.value,
             path=problem.path,
+            topic=origin.topic,
+            partition=origin.partition,
+            offset=origin.offset,
+        )
+
+    def cancel_refused(self, refused: RefusedCancel, origin: Origin) -> None:
+        """Tell of a cancel beyond its authority."""
+        self._forbidden(LogEvent.UNIT_CANCEL_FORBIDDEN, _CANCEL_FORBIDDEN, refused, origin)
+
+    def _forbidden(
+        self,
+        event: LogEvent,
+        message: str,
+        refused: RefusedEarly | RefusedCancel,
+        origin: Origin,
+    ) -> None:
+        breach = refused.breach
+        if breach is None:
+            return
+        self._metrics.forbidden.labels(origin.topic, breach.value).inc()
+        problems = refused.problems if isinstance(refused, RefusedEarly) else ()
+        forbidden = [each for each in problems if each.code is ErrorCode.FORBIDDEN]
+        log.warning(
+            event,
+            message,
+            unit=refused.id,
+            breach=breach.value,
+            path=forbidden[0].path if forbidden else None,
+            count=len(forbidden) or 1,
             topic=origin.topic,
             partition=origin.partition,
             offset=origin.offset,

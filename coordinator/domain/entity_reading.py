@@ -6,7 +6,9 @@ may write (F20). Refuses nothing itself; `coordinator.domain.operation_reading` 
 
 from __future__ import annotations
 
+from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import Final, NamedTuple
 
 from coordinator.domain.entity import (
@@ -17,6 +19,7 @@ from coordinator.domain.entity import (
     FieldType,
     Mapping,
 )
+from coordinator.domain.operation import OperationKind
 from coordinator.domain.value_reading import Reader, delta_reader, operand_reader, value_reader
 
 
@@ -36,6 +39,9 @@ class EntityReader:
     and ``deltas`` hold what a client may set and increment; ``protected`` says of every other
     declared field why not. ``required`` names what an insert must give (F16), ``defaults`` the
     fields that are filled in where it does not.
+
+    ``granted`` holds a reader per operation where a sender may not do everything (see
+    `coordinator.domain.authority`), ``fields`` what may be named where not every field may.
     """
 
     entity: Entity
@@ -47,6 +53,18 @@ class EntityReader:
     protected: dict[str, str]
     required: tuple[str, ...]
     defaults: tuple[Field, ...]
+    granted: MappingOf[OperationKind, EntityReader] | None = dataclass_field(
+        default=None, repr=False, compare=False
+    )
+    fields: frozenset[str] | None = None
+
+    def acting(self, kind: OperationKind) -> EntityReader | None:
+        """Give the reader for one kind of operation; None where it is not granted."""
+        return self if self.granted is None else self.granted.get(kind)
+
+    def withholds(self, name: str) -> bool:
+        """Whether there is no grant for a field, be it declared or not."""
+        return self.fields is not None and name not in self.fields
 
 
 def readers_of(mapping: Mapping) -> dict[str, EntityReader]:

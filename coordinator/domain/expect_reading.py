@@ -13,13 +13,21 @@ from coordinator.domain.storable import Misfit
 Report = Callable[[str, str], None]
 """Takes (path below the operation, sentence)."""
 
+Withhold = Callable[[str, str], None]
+"""Takes (path below the operation, the name of a field that is not granted)."""
+
 _COMPARISONS: Final = {comparison.value: comparison for comparison in Comparison}
 _ON_JSON: Final = frozenset({Comparison.EQ, Comparison.NE})
 _ON_ALL: Final = frozenset({Comparison.EQ, Comparison.NE, Comparison.IN})
 
 
-def read_expect(reader: EntityReader, given: Any, report: Report) -> tuple[Condition, ...]:
-    """Read all conditions; what is wrong goes to ``report``, and its condition is left out."""
+def read_expect(
+    reader: EntityReader, given: Any, report: Report, withhold: Withhold
+) -> tuple[Condition, ...]:
+    """Read all conditions; what is wrong goes to ``report``, and its condition is left out.
+
+    So is one on a field that the sender may not name, which goes to ``withhold``.
+    """
     if type(given) is not dict or not given:
         report("expect", "expect must be an object that names at least one field.")
         return ()
@@ -27,7 +35,9 @@ def read_expect(reader: EntityReader, given: Any, report: Report) -> tuple[Condi
     for name, wanted in given.items():
         operands = reader.operands.get(name)
         path = f"expect.{name}"
-        if operands is None:
+        if operands is None and reader.withholds(name):
+            withhold(path, name)
+        elif operands is None:
             report(path, f"The entity {reader.entity.name} has no field {clipped(name)}.")
         elif type(wanted) is dict:
             reading.read_operators(name, operands, wanted)

@@ -129,7 +129,7 @@ class OperationBody:
         head, given = self._head, self._given
         expect: tuple[Condition, ...] = ()
         if "expect" in given and not self._nested and head.kind in _EXPECTING:
-            expect = read_expect(head.reader, given["expect"], self._wrong)
+            expect = read_expect(head.reader, given["expect"], self._wrong, self._withheld)
         return Operation(
             self._index,
             head.kind,
@@ -199,6 +199,8 @@ class OperationBody:
         path = f"{member}.{name}"
         if member == "values" and name == reader.entity.key:
             self._same_key(path, given)
+        elif reader.withholds(name):
+            self._withheld(path, name)
         elif name in reader.protected:
             self._wrong(path, f"The field {name} {reader.protected[name]}.")
         elif name in reader.writable:
@@ -267,16 +269,21 @@ class OperationBody:
         if kind is None or kind is OperationKind.CHECK:
             self._wrong(f"{above}op", "op must be one of insert, update, upsert, delete.")
             return None
-        reader = self._head.reader
+        reader = self._head.reader.acting(kind)
+        name = self._head.reader.entity.name
+        if reader is None:
+            message = f"There is no grant for {kind.value} on the entity {name}."
+            self._unit.report(self._index, f"{above}op", message, code=ErrorCode.FORBIDDEN)
+            return None
         if kind not in reader.entity.operations:
-            message = f"The entity {reader.entity.name} does not allow {kind.value}."
+            message = f"The entity {name} does not allow {kind.value}."
             self._unit.report(self._index, f"{above}op", message, code=ErrorCode.FORBIDDEN)
         for member in given:
             if member not in COMPENSATE_MEMBERS[kind]:
                 message = f"{kind.value} in compensate has no member {clipped(member)}."
                 self._wrong(f"{above}{member}", message)
         self._judge_target(given, above)
-        head = self._head._replace(kind=kind)
+        head = self._head._replace(kind=kind, reader=reader)
         return OperationBody(self._unit, self._index, given, head, above).read()
 
     def _judge_target(self, given: dict[str, Any], above: str) -> None:
@@ -293,6 +300,12 @@ class OperationBody:
             same = False
         if not same:
             self._wrong(f"{above}key", "compensate must be on the key of its operation.")
+
+    def _withheld(self, path: str, name: str) -> None:
+        """There is no grant for a field, which may not even exist."""
+        kind, entity = self._head.kind.value, self._head.reader.entity.name
+        message = f"There is no grant for a field {clipped(name)} in {kind} on the entity {entity}."
+        self._unit.report(self._index, f"{self._above}{path}", message, code=ErrorCode.FORBIDDEN)
 
     def _wrong(self, path: str, message: str) -> None:
         below = f"{self._above}{path}" if path else self._above.rstrip(".")

@@ -31,9 +31,13 @@ _IN_READING: Final[Any] = object()
 
 
 class OperationsReader:
-    """Reads the operations of one unit; what is wrong goes to ``findings``."""
+    """Reads the operations of one unit; what is wrong goes to ``findings``.
 
-    __slots__ = ("_draw", "_findings", "_given", "_heads", "_readers")
+    ``readers`` hold what may be named; with ``bounded`` that is not all there is, and what they do
+    not hold is forbidden rather than unknown.
+    """
+
+    __slots__ = ("_bounded", "_draw", "_findings", "_given", "_heads", "_readers")
 
     def __init__(
         self,
@@ -41,7 +45,10 @@ class OperationsReader:
         given: Sequence[Any],
         draw: Draw,
         findings: Findings,
+        *,
+        bounded: bool = False,
     ) -> None:
+        self._bounded = bounded
         self._readers = readers
         self._given = given
         self._draw = draw
@@ -76,6 +83,11 @@ class OperationsReader:
         if kind is None or reader is None:
             self._report_unknown(index, given, kind, reader)
             return None
+        reader = reader.acting(kind)
+        if reader is None:
+            message = f"There is no grant for {kind.value} on the entity {name}."
+            self.report(index, "op", message, code=ErrorCode.FORBIDDEN)
+            return None
         if kind not in reader.entity.operations:
             message = f"The entity {name} does not allow {kind.value}."
             self.report(index, "op", message, code=ErrorCode.FORBIDDEN)
@@ -99,6 +111,9 @@ class OperationsReader:
         name = given.get("entity")
         if not isinstance(name, str):
             self.report(index, "entity", "entity must be the name of an entity.")
+        elif reader is None and self._bounded:
+            message = f"There is no grant for an entity {clipped(name)}."
+            self.report(index, "entity", message, code=ErrorCode.FORBIDDEN)
         elif reader is None:
             message = f"There is no entity {clipped(name)}."
             self.report(index, "entity", message, code=ErrorCode.UNKNOWN_ENTITY)

@@ -13,18 +13,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.domain import announce
+from coordinator.domain.authority import UNBOUNDED, Authority, Breach
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import ErrorCode, StoreBusy
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin
 from coordinator.domain.publishing import Message
 from coordinator.domain.refusals import cancelled
+from coordinator.domain.signing import SignedIntake, judge
 from coordinator.domain.submission import (
     Cancel,
     DeadLetter,
+    Reading,
+    RefusedCancel,
     RefusedEarly,
     Submission,
     read,
+    read_unauthentic,
 )
 from coordinator.engine.clock import Clock
 from coordinator.engine.dead_letters import dead_letter
@@ -49,12 +54,24 @@ from coordinator.fault_points import FaultPoint, reach
 
 
 @dataclass(frozen=True, slots=True)
+class IntakeRules:
+    """What holds for the records of one topic. With ``signed`` the key tells the authority."""
+
+    reply_topics: frozenset[str] = frozenset()
+    authority: Authority = UNBOUNDED
+    signed: SignedIntake | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AdmissionRules:
-    """The settings that reading a record needs. ``backlog_…_max`` bound the open units."""
+    """The settings that reading a record needs. ``backlog_…_max`` bound the open units.
+
+    A record of a topic that ``intakes`` does not name is a bug: nobody has said what it may do.
+    """
 
     max_bytes: int
     timeout_ms: int
-    reply_topics: frozenset[str]
+    intakes: Mapping[str, IntakeRules]
     dead_letters_topic: str
     backlog_units_max: int
     backlog_bytes_max: int
@@ -221,6 +238,10 @@ class Admission:
         if reading.answers:
             self._outbox_bell.set()
         self._observer.admitted(admitted)
+        for cancel in admitted.forbidden:
+            self._observer.cancel_refused(
+                RefusedCancel(cancel.unit_id, Breach.CANCEL), cancel.origin
+            )
 
     def _read(self, record: Record, reading: _Reading) -> None:
         reach(FaultPoint.ADMIT_READ, about=record.value)
@@ -228,24 +249,23 @@ class Admission:
         reading.next_offsets[partition] = record.offset + 1
         origin = Origin(record.topic, record.partition, record.offset)
         rules = self._rules
-        seen = read(
-            record.value,
-            record.headers,
-            self._mapping,
-            rules.max_bytes,
-            rules.timeout_ms,
-            rules.reply_topics,
-            self._drawing,
-        )
+        seen, authority = self._judged(record, rules.intakes[record.topic])
         match seen:
             case Submission():
                 reading.arrivals.append(Arrival(seen, origin, len(record.value or b"")))
             case Cancel():
                 reading.cancels.append(
                     CancelArrival(
-                        seen.id, seen.reason, seen.reply_to, len(reading.arrivals), origin
+                        seen.id,
+                        seen.reason,
+                        seen.reply_to,
+                        len(reading.arrivals),
+                        origin,
+                        authority.cancels,
                     )
                 )
+            case RefusedCancel():
+                self._observer.cancel_refused(seen, origin)
             case RefusedEarly():
                 reading.answers.setdefault(partition, []).extend(self._refusal(seen, origin))
                 self._observer.refused_early(seen, origin)
@@ -258,6 +278,27 @@ class Admission:
                 if seen.answer is not None:
                     answers.extend(self._refusal(seen.answer, origin))
                 self._observer.dead_letter(seen, origin)
+
+    def _judged(self, record: Record, intake: IntakeRules) -> tuple[Reading, Authority]:
+        """Read a record with the authority of its topic, or of the key that signed it."""
+        rules, value, authority = self._rules, record.value, intake.authority
+        if intake.signed is not None and value and len(value) <= rules.max_bytes:
+            now_seconds = self._clock.now().timestamp()
+            found = judge(intake.signed, record.key, record.headers, value, now_seconds)
+            if isinstance(found, Breach):
+                return read_unauthentic(value, record.headers, rules.max_bytes, found), authority
+            authority = found.authority
+        seen = read(
+            value,
+            record.headers,
+            self._mapping,
+            rules.max_bytes,
+            rules.timeout_ms,
+            intake.reply_topics,
+            self._drawing,
+            authority,
+        )
+        return seen, authority
 
     def _refusal(self, refused: RefusedEarly, origin: Origin) -> list[Message]:
         now = self._clock.now()

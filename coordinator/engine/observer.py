@@ -11,7 +11,7 @@ from typing import Protocol
 from coordinator.domain.errors import Problem, StoreError
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin, Unit
-from coordinator.domain.submission import DeadLetter, RefusedEarly
+from coordinator.domain.submission import DeadLetter, RefusedCancel, RefusedEarly
 from coordinator.engine.ports import Admitted
 
 
@@ -36,6 +36,9 @@ class Observer(Protocol):
 
     def refused_early(self, refused: RefusedEarly, origin: Origin) -> None:
         """A submission was refused before the journal (F2)."""
+
+    def cancel_refused(self, refused: RefusedCancel, origin: Origin) -> None:
+        """A cancel went beyond its authority; it is forgotten, and has no answer."""
 
     def dead_letter(self, letter: DeadLetter, origin: Origin) -> None:
         """A record could not be read as a unit."""

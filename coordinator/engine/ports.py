@@ -342,13 +342,18 @@ class Arrival(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CancelArrival:
-    """A cancel; ``after`` is how many arrivals stand before it in the batch."""
+    """A cancel; ``after`` is how many arrivals stand before it in the batch.
+
+    ``topics`` are those whose units it may end; a unit of another topic is unknown to it. None
+    means any.
+    """
 
     unit_id: str
     reason: str | None
     reply_to: str | None
     after: int
     origin: Origin
+    topics: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +371,7 @@ class Admitted:
 
     ``elsewhere``: the ``seq`` of units that wait for another worker's. ``cancelled``: the ``seq``
     of our own units that a cancel of this batch has marked. ``ignored`` and ``unknown``: ids that
-    a cancel could not touch.
+    a cancel could not touch. ``forbidden``: cancels of units that are none of their topic's.
     """
 
     at: datetime
@@ -377,6 +382,7 @@ class Admitted:
     cancelled: tuple[int, ...]
     ignored: tuple[str, ...]
     unknown: tuple[str, ...]
+    forbidden: tuple[CancelArrival, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from coordinator import postgres_pool
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.operation import Unit
 from coordinator.domain.plan_json import plan_as_json
-from coordinator.engine.ports import AdmissionBatch, Admitted, Partition
+from coordinator.engine.ports import AdmissionBatch, Admitted, CancelArrival, Partition
 from coordinator.fault_points import FaultPoint, reach
 from coordinator.journal.epoch import Epoch
 from coordinator.journal.packing import pack
@@ -23,6 +23,9 @@ from coordinator.journal.session import reading, single_statement
 _LOCK_KEY_LENGTH_MAX = 500
 _REASON_LENGTH_MAX = 500
 _ADMIT = f"SELECT * FROM coordinator.admit({', '.join(f'${n}' for n in range(1, 29))})"
+_ADMIT_BOUNDED = (
+    f"SELECT * FROM coordinator.admit_bounded({', '.join(f'${n}' for n in range(1, 30))})"
+)
 
 
 class JournalAdmission:
@@ -52,9 +55,13 @@ class JournalAdmission:
     async def admit(self, batch: AdmissionBatch, mapping: EntityMapping) -> Admitted:
         """Journal a batch; see `coordinator.engine.ports.Journal.admit`."""
         arguments = self._arguments(batch, mapping)
+        statement = _ADMIT
+        if any(each.topics is not None for each in batch.cancels):
+            statement = _ADMIT_BOUNDED
+            arguments += ([_topics(each) for each in batch.cancels],)
         reach(FaultPoint.ADMIT_BEFORE)
         async with single_statement(self._pool) as connection:
-            row = await connection.fetchrow(_ADMIT, *arguments)
+            row = await connection.fetchrow(statement, *arguments)
         reach(FaultPoint.ADMIT_AFTER)
         return _admitted(batch, mapping, row)
 
@@ -102,6 +109,11 @@ class JournalAdmission:
         )
 
 
+def _topics(cancel: CancelArrival) -> str | None:
+    """The topics that a cancel may speak for; topics hold no commas."""
+    return None if cancel.topics is None else ",".join(sorted(cancel.topics))
+
+
 def lock_key(key_text: str) -> str:
     """Give the key by which a lock is stored: a long one by its hash, as an index has a limit."""
     if len(key_text) <= _LOCK_KEY_LENGTH_MAX:
@@ -146,4 +158,5 @@ def _admitted(batch: AdmissionBatch, mapping: EntityMapping, row: Mapping[str, A
         cancelled=tuple(row["cancelled"] or ()),
         ignored=tuple(row["cancel_ignored"] or ()),
         unknown=tuple(row["cancel_unknown"] or ()),
+        forbidden=tuple(batch.cancels[at - 1] for at in row.get("cancel_forbidden") or ()),
     )

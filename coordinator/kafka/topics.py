@@ -64,12 +64,12 @@ async def ensure_topics(
     create: bool,
     partitions: int = 4,
     replication_factor: int = 1,
-    dead_letters: Mapping[str, str] | None = None,
+    dead_letters: Mapping[str, Sequence[str]] | None = None,
     client_options: Mapping[str, Any] | None = None,
 ) -> TopicLimits:
     """See to it that the topics exist, and give their limits.
 
-    ``dead_letters`` maps a dead-letter topic to the topic whose records it takes, so that it is
+    ``dead_letters`` maps a dead-letter topic to the topics whose records it takes, so that it is
     made somewhat larger. Made topics keep by time (`cleanup.policy=delete`). Raises
     `ConfigurationInvalid` with every topic that is missing or cannot be made, and
     `StoreUnavailable` when the brokers cannot be asked; some topics may then have been made.
@@ -144,7 +144,7 @@ async def _create(
     admin: AIOKafkaAdminClient,
     names: Sequence[str],
     facts: Mapping[str, TopicFacts],
-    dead_letters: Mapping[str, str],
+    dead_letters: Mapping[str, Sequence[str]],
     *,
     partitions: int,
     replication_factor: int,
@@ -152,9 +152,10 @@ async def _create(
     new: list[NewTopic] = []
     for name in names:
         settings = {_POLICY: "delete"}
-        source = facts.get(dead_letters.get(name, ""))
-        if source is not None:
-            settings[_MAX_BYTES] = str(source.max_message_bytes + DEAD_LETTER_MARGIN_BYTES)
+        served = [facts[each] for each in dead_letters.get(name, ()) if each in facts]
+        if served:
+            largest = max(source.max_message_bytes for source in served)
+            settings[_MAX_BYTES] = str(largest + DEAD_LETTER_MARGIN_BYTES)
         new.append(NewTopic(name, partitions, replication_factor, topic_configs=settings))
     answer = await admin.create_topics(new)
     mistakes: list[str] = []
@@ -187,22 +188,26 @@ async def _facts_with_leaders(
             await asyncio.sleep(0.05)
 
 
-def _warn(facts: Mapping[str, TopicFacts], dead_letters: Mapping[str, str]) -> None:
-    for name, source in dead_letters.items():
-        if source not in facts or name not in facts:
-            continue
-        if "compact" in facts[source].cleanup_policy:
-            _log.warning(
-                LogEvent.TOPIC_COMPACTED,
-                f"The topic {source} is compacted: Kafka may drop units unread.",
-                topic=source,
-            )
-        needed = facts[source].max_message_bytes + DEAD_LETTER_MARGIN_BYTES
-        if facts[name].max_message_bytes < needed:
-            _log.warning(
-                LogEvent.TOPIC_TOO_SMALL,
-                f"The largest records of {source} do not fit into {name}: "
-                f"set its {_MAX_BYTES} to {needed}.",
-                topic=name,
-                bytes=facts[name].max_message_bytes,
-            )
+def _warn(facts: Mapping[str, TopicFacts], dead_letters: Mapping[str, Sequence[str]]) -> None:
+    for name, sources in dead_letters.items():
+        for source in sources:
+            if source in facts and name in facts:
+                _warn_of(name, facts[name], source, facts[source])
+
+
+def _warn_of(name: str, letters: TopicFacts, source: str, units: TopicFacts) -> None:
+    if "compact" in units.cleanup_policy:
+        _log.warning(
+            LogEvent.TOPIC_COMPACTED,
+            f"The topic {source} is compacted: Kafka may drop units unread.",
+            topic=source,
+        )
+    needed = units.max_message_bytes + DEAD_LETTER_MARGIN_BYTES
+    if letters.max_message_bytes < needed:
+        _log.warning(
+            LogEvent.TOPIC_TOO_SMALL,
+            f"The largest records of {source} do not fit into {name}: "
+            f"set its {_MAX_BYTES} to {needed}.",
+            topic=name,
+            bytes=letters.max_message_bytes,
+        )

@@ -7,14 +7,16 @@ says by itself is judged in `entity_tables`, what the live catalogs say in `reso
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from coordinator.domain.entity import Reference, StoreKind
 from coordinator.domain.errors import ConfigurationInvalid
+from coordinator.domain.operation import OperationKind
 from coordinator.mapping.declaration import Declaration
 from coordinator.mapping.entity_tables import ReadEntity
+from coordinator.mapping.grants import ConfiguredIntake, DeclaredEntity, grant_mistakes
 from coordinator.toml_reading import Place, dotted, hint, read_toml
 
 
@@ -61,25 +63,39 @@ class Configured(Protocol):
     def topics(self) -> ConfiguredTopics:
         """The topics."""
 
+    @property
+    def intake(self) -> Sequence[ConfiguredIntake]:
+        """The intakes; none means that all comes from the topic of units."""
+
 
 def load_entities(settings: Configured) -> tuple[Declaration, ...]:
     """Read every declared entity; raise `ConfigurationInvalid` with all mistakes."""
     kinds = {name: StoreKind(store.kind) for name, store in settings.stores.items()}
     reader = _Reader(kinds)
     reader.read(settings.entities)
-    reader.judge_topics(settings.topics)
+    reader.judge_topics(settings.topics, settings.intake)
+    reader.judge_grants(settings.intake)
     if reader.mistakes:
         raise ConfigurationInvalid(reader.mistakes)
     return tuple(reader.declarations())
 
 
-def entity_mistakes(path: Path, kinds: Mapping[str, StoreKind | None]) -> list[str]:
-    """Give all mistakes of the files; the kind of a store is ``None`` where it is not known."""
+def entity_mistakes(
+    path: Path,
+    kinds: Mapping[str, StoreKind | None],
+    intakes: Sequence[ConfiguredIntake] = (),
+) -> list[str]:
+    """Give all mistakes of the files, and of the intakes' grants on what they declare.
+
+    The kind of a store is ``None`` where it is not known.
+    """
     reader = _Reader(kinds)
     reader.read(path)
+    reader.judge_grants(intakes)
     return reader.mistakes
 
 
+_OPERATIONS: Final = tuple(kind.value for kind in OperationKind)
 _ENTITY_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _TOPIC_LENGTH_MAX: Final = 249
 
@@ -119,15 +135,30 @@ class _Reader:
             for name, entity in self._entities.items()
         ]
 
-    def judge_topics(self, topics: ConfiguredTopics) -> None:
+    def judge_grants(self, intakes: Sequence[ConfiguredIntake]) -> None:
+        """A grant must name what there is, or it would grant less than somebody believes."""
+        declared = {
+            name: DeclaredEntity(
+                frozenset(entity.table.operations or _OPERATIONS), frozenset(entity.table.fields)
+            )
+            for name, entity in self._entities.items()
+        }
+        if len(declared) == len(self._files):  # else it cannot be told what is unknown
+            self.mistakes += grant_mistakes(intakes, declared)
+
+    def judge_topics(
+        self, topics: ConfiguredTopics, intakes: Sequence[ConfiguredIntake] = ()
+    ) -> None:
         """An event must not come back as a unit, nor stand among outcomes."""
+        taken = {intake.topic: f"intake.{at}" for at, intake in enumerate(intakes)}
+        roles = ("outcomes", "dead_letters") if intakes else ("units", "outcomes", "dead_letters")
+        taken |= {getattr(topics, role): f"topics.{role}" for role in roles}
         for name in self._files:
             topic = topics.changes.replace("{entity}", name)
             if len(topic) > _TOPIC_LENGTH_MAX or topic in {".", ".."}:
                 self._wrong(name, (), f"its topic {topic} is no legal name for Kafka")
-            for role in ("units", "outcomes", "dead_letters"):
-                if topic == getattr(topics, role):
-                    self._wrong(name, (), f"its topic {topic} is topics.{role} as well")
+            if topic in taken:
+                self._wrong(name, (), f"its topic {topic} is {taken[topic]} as well")
 
     def _wrong(self, name: str, below: Place, sentence: str) -> None:
         self.mistakes.append(f"{self._files[name]}: {dotted((name, *below))}: {sentence}")

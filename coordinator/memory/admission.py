@@ -70,9 +70,10 @@ class MemoryAdmission:
                 newcomers += 1
                 self._remember(known, arrival, at)
         elsewhere = frozenset(unit.seq for unit in units if self._request_locks(unit))
-        cancels = [
+        asked = [
             each for each in batch.cancels if (each.origin.topic, each.origin.partition) in kept
         ]
+        cancels = [each for each in asked if self._may_end(each, base)]
         cancelled = self._mark(cancels, base)
         self._world.witness.changed(JOURNAL, self._worker, "admit")
         return Admitted(
@@ -84,6 +85,7 @@ class MemoryAdmission:
             cancelled=cancelled,
             ignored=self._answer_cancels(cancels, base, at),
             unknown=tuple(sorted({e.unit_id for e in cancels if self._row(e, base) is None})),
+            forbidden=tuple(each for each in asked if each not in cancels),
         )
 
     def _in_its_time(self, epoch: int) -> None:
@@ -176,6 +178,11 @@ class MemoryAdmission:
         if seq is None or seq > base + cancel.after:
             return None
         return self._journal.units[seq]
+
+    def _may_end(self, cancel: CancelArrival, base: int) -> bool:
+        """Whether the unit is of a topic that the cancel may speak for, or unknown."""
+        row = self._row(cancel, base)
+        return row is None or cancel.topics is None or row.origin.topic in cancel.topics
 
     def _mark(self, cancels: Sequence[CancelArrival], base: int) -> tuple[int, ...]:
         marked = []

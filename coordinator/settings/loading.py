@@ -7,6 +7,7 @@ as well, so that an operator sees every mistake that can be known without a serv
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -16,9 +17,11 @@ from pydantic import BaseModel, ValidationError
 from coordinator.domain.entity import StoreKind
 from coordinator.domain.errors import ConfigurationInvalid
 from coordinator.mapping.reading import entity_mistakes
-from coordinator.settings.models import SECTIONS, STORE_MODELS, Section, Settings, Store
+from coordinator.settings.intakes import Intake, Signed, SigningKey
+from coordinator.settings.models import SECTIONS, STORE_MODELS, Settings, Store
 from coordinator.settings.redaction import Redactor, passwords_of
 from coordinator.settings.relations import Valid, mistakes
+from coordinator.settings.section import Section
 from coordinator.settings.sources import (
     CONFIG_VARIABLE,
     DEFAULT_CONFIG,
@@ -27,6 +30,7 @@ from coordinator.settings.sources import (
     add_overrides,
     add_secrets_files,
 )
+from coordinator.signatures import KeyUnusable, read_key_file, read_public_key
 from coordinator.toml_reading import Place, findings, hint, read_toml
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -53,20 +57,23 @@ def load_settings(
     entities = _entities(tree)
     sections = _sections(tree)
     stores = _stores(tree)
+    intakes = _intakes(tree)
     kinds = _kinds(tree)
-    for at, sentence in mistakes(Valid(sections, stores, kinds)):
+    for at, sentence in mistakes(Valid(sections, stores, kinds, intakes)):
         tree.wrong(at, sentence)
     if tree.mistakes:
         if entities is not None:
-            tree.mistakes += entity_mistakes(entities, _store_kinds(kinds))
+            tree.mistakes += entity_mistakes(entities, _store_kinds(kinds), tuple(intakes.values()))
         mask = Redactor(_secrets(tree.values))
         raise ConfigurationInvalid([mask(mistake) for mistake in tree.mistakes])
-    return Settings.model_validate({**sections, "entities": entities, "stores": stores})
+    return Settings.model_validate(
+        {**sections, "entities": entities, "stores": stores, "intake": tuple(intakes.values())}
+    )
 
 
 def _entities(tree: Tree) -> Path | None:
     """Judge the names at the top, and give the path of the mapping."""
-    known = ("entities", *SECTIONS, "stores")
+    known = ("entities", *SECTIONS, "intake", "stores")
     for name in tree.values:
         if name not in known:
             tree.wrong((name,), "is not known" + hint(name, known))
@@ -119,6 +126,49 @@ def _store(tree: Tree, name: str, table: object) -> Store | None:
 
 _KIND_MISSING: Final = 'is missing; it must be "postgresql" or "mongodb"'
 _KIND_WRONG: Final = 'must be "postgresql" or "mongodb"'
+
+
+def _intakes(tree: Tree) -> dict[int, Intake]:
+    """Give the valid ones by their place in the file."""
+    given = tree.values.get("intake", [])
+    if not isinstance(given, list):
+        tree.wrong(("intake",), "must be an array of tables: [[intake]]")
+        return {}
+    valid: dict[int, Intake] = {}
+    for number, table in enumerate(given):
+        at = ("intake", str(number))
+        intake = _judged(tree, at, Intake, table)
+        if intake is not None:
+            signed = None if intake.signed is None else _with_keys(tree, at, intake.signed)
+            valid[number] = intake.model_copy(update={"signed": signed})
+    return valid
+
+
+def _with_keys(tree: Tree, at: Place, signed: Signed) -> Signed:
+    """Read the keys, so that each holds its 32 bytes in base64 whatever way it was given."""
+    keys = [
+        _with_key(tree, (*at, "signed", "keys", str(number)), key)
+        for number, key in enumerate(signed.keys)
+    ]
+    return signed.model_copy(update={"keys": tuple(keys)})
+
+
+def _with_key(tree: Tree, at: Place, key: SigningKey) -> SigningKey:
+    if (key.public_key is None) == (key.file is None):
+        tree.wrong(at, "needs public_key or file, one of them")
+        return key
+    member = "public_key" if key.file is None else "file"
+    try:
+        text = (key.public_key or "") if key.file is None else _key_text(tree, key.file)
+        raw = read_public_key(text)
+    except KeyUnusable as error:
+        tree.wrong((*at, member), str(error))
+        return key
+    return key.model_copy(update={"public_key": b64encode(raw).decode(), "file": None})
+
+
+def _key_text(tree: Tree, file: Path) -> str:
+    return read_key_file(tree.file.parent / file)
 
 
 def _judged(tree: Tree, at: Place, model: type[ModelT], table: object) -> ModelT | None:

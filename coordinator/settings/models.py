@@ -14,34 +14,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    StringConstraints,
-)
+from pydantic import AfterValidator, Field, SecretStr
 
 from coordinator.settings.addresses import check_dsn, check_listen, check_servers, check_uri
+from coordinator.settings.intakes import Intake, topic_alone
 from coordinator.settings.redaction import Redactor, passwords_of
+from coordinator.settings.section import TOPIC, Section, Text, Topic, check_topic
 
 TIMEOUT_MS_MAX: Final = 86_400_000
 """F7."""
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 ENTITY_PART: Final = "{entity}"
-
-
-def _check_topic(name: str) -> str:
-    if not _TOPIC.fullmatch(name) or name in {".", ".."}:
-        raise ValueError("must be a Kafka topic: 1 to 249 letters, digits, dots, _ and -")
-    return name
 
 
 def _check_changes(name: str) -> str:
     if name.count(ENTITY_PART) != 1:
         raise ValueError(f"must hold {ENTITY_PART} once, since every entity has its own topic")
-    _check_topic(name.replace(ENTITY_PART, "x"))
+    check_topic(name.replace(ENTITY_PART, "x"))
     return name
 
 
@@ -62,7 +50,7 @@ def _check_worker(name: str) -> str:
 
 
 def _check_instance(name: str) -> str:
-    if not _TOPIC.fullmatch(name) or name in {".", ".."}:
+    if not TOPIC.fullmatch(name) or name in {".", ".."}:
         raise ValueError("must be 1 to 249 letters, digits, dots, _ and -")
     return name
 
@@ -73,16 +61,8 @@ def _check_database(name: str) -> str:
     return name
 
 
-Text: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=249)]
-Topic: TypeAlias = Annotated[str, AfterValidator(_check_topic)]
 Dsn: TypeAlias = Annotated[SecretStr, AfterValidator(_check_dsn)]
 Uri: TypeAlias = Annotated[SecretStr, AfterValidator(_check_uri)]
-
-
-class Section(BaseModel):
-    """One table of the file: nothing unknown in it, nothing changed later, no value repeated."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 class Journal(Section):
@@ -124,7 +104,10 @@ class Kafka(Section):
 class Topics(Section):
     """The topics that are read and written."""
 
-    units: Topic = Field("coordinator.units", description="Units of work come from here.")
+    units: Topic = Field(
+        "coordinator.units",
+        description="Units of work come from here, unless there are `[[intake]]` tables.",
+    )
     outcomes: Topic = Field("coordinator.outcomes", description="Every unit's outcome goes here.")
     changes: Annotated[str, AfterValidator(_check_changes)] = Field(
         "coordinator.changes.{entity}",
@@ -134,7 +117,7 @@ class Topics(Section):
         "coordinator.units-dlt", description="What cannot be read as a unit goes here."
     )
     reply_to: Annotated[tuple[Topic, ...], Field(strict=False)] = Field(
-        (), description="Topics that a `reply-to` header may name."
+        (), description="Topics that a `reply-to` header may name; each `[[intake]]` has its own."
     )
     create: bool = Field(True, description="Whether missing topics are made at start.")
     partitions: int = Field(4, ge=1, le=10_000, description="Partitions of topics that we make.")
@@ -300,7 +283,13 @@ class Settings(Section):
     http: Http = Http()
     log: Log = Log()
     changes: Changes = Changes()
+    intake: tuple[Intake, ...] = ()
     stores: dict[str, Annotated[Store, Field(discriminator="kind")]]
+
+    @property
+    def intakes(self) -> tuple[Intake, ...]:
+        """The topics that units come from: the ``[[intake]]`` tables, else ``topics.units``."""
+        return self.intake or (topic_alone(self.topics.units, self.topics.reply_to),)
 
     def secrets(self) -> tuple[str, ...]:
         """Give every password that the settings hold, decoded. Never show them."""

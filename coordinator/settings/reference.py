@@ -13,7 +13,9 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from coordinator.mapping.declaration import EntityTable, FieldTable
+from coordinator.settings.intakes import Grant, Intake, Signed, SigningKey
 from coordinator.settings.models import SECTIONS, STORE_MODELS, Settings
+from coordinator.settings.section import Section
 from coordinator.settings.sources import (
     CONFIG_VARIABLE,
     SECRETS_FOLDER,
@@ -34,6 +36,10 @@ def _lines() -> Iterator[str]:
     for section, model in SECTIONS.items():
         yield from _section(f"[{section}]", model)
         yield from _table((section,), model.model_fields)
+    yield _INTAKES
+    for title, table in _INTAKE_TABLES.items():
+        yield from _section(title, table)
+        yield from _members(table)
     for kind, store in STORE_MODELS.items():
         yield from _section(f'[stores.<name>] with kind = "{kind}"', store)
         yield from _table(("stores", "<name>"), store.model_fields)
@@ -91,13 +97,17 @@ def _type_name(annotation: Any) -> str:
         return "array" if inner is Any else "array of " + _plural(_type_name(inner))
     if origin is dict:
         return "table"
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "table"
     if annotation in _NAMES:
         return _NAMES[annotation]
     return _type_name(parts[0]) if parts else "string"
 
 
 def _plural(name: str) -> str:
-    return "strings" if name == "string" else name
+    if name in {"string", "table"}:
+        return name + "s"
+    return name
 
 
 def _bounds(field: FieldInfo) -> str:
@@ -166,6 +176,22 @@ Lists are written `a,b` or `["a", "b"]` there. Passwords belong into secrets fil
 
 ## `coordinator.toml`
 """
+
+_INTAKES: Final = """
+### Intakes
+
+Topics of units with authority of their own, one table each; they are set in the file only. Without
+any, everything that comes from `topics.units` is granted. With one or more, only their topics are
+read, and only what they grant is done: [grants](../how-to/grants.md),
+[signed units](../how-to/signed-units.md).
+"""
+
+_INTAKE_TABLES: Final[dict[str, type[Section]]] = {
+    "[[intake]]": Intake,
+    "grants = [{ … }]": Grant,
+    "[intake.signed]": Signed,
+    "[[intake.signed.keys]]": SigningKey,
+}
 
 _ENTITIES: Final = """
 ## `entities.toml`

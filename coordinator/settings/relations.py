@@ -7,9 +7,12 @@ setting does not hide another mistake.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 from coordinator.settings.addresses import database_of, servers_of
+from coordinator.settings.intake_relations import intake_mistakes
+from coordinator.settings.intakes import Intake
 from coordinator.settings.models import (
     Backlog,
     Batch,
@@ -17,12 +20,12 @@ from coordinator.settings.models import (
     Kafka,
     MongodbStore,
     PostgresqlStore,
-    Section,
     Store,
     Topics,
     Units,
     Worker,
 )
+from coordinator.settings.section import Section
 from coordinator.toml_reading import Place, hint
 
 Found = Iterator[tuple[Place, str]]
@@ -31,18 +34,26 @@ Found = Iterator[tuple[Place, str]]
 SectionT = TypeVar("SectionT", bound=Section)
 
 
+_NO_INTAKES: Final[Mapping[int, Intake]] = MappingProxyType({})
+
+
 class Valid:
-    """What is valid so far: sections and stores by name; ``kinds`` of every store that is named."""
+    """What is valid so far: sections and stores by name, intakes by their place in the file.
+
+    ``kinds`` holds every store that is named.
+    """
 
     def __init__(
         self,
         sections: Mapping[str, Section],
         stores: Mapping[str, Store],
         kinds: Mapping[str, str | None],
+        intakes: Mapping[int, Intake] = _NO_INTAKES,
     ) -> None:
         self._sections = sections
         self.stores = stores
         self.kinds = kinds
+        self.intakes = intakes
 
     def section(self, model: type[SectionT]) -> SectionT | None:
         """Give the section of this model if it is valid."""
@@ -55,6 +66,7 @@ def mistakes(valid: Valid) -> Found:
     yield from _journal(valid)
     yield from _one_database_each(valid)
     yield from _topics(valid)
+    yield from intake_mistakes(valid.intakes, valid.section(Topics), valid.section(Units))
     yield from _sizes(valid)
     yield from _lease(valid)
     yield from _undo_records(valid)

@@ -14,7 +14,11 @@ async def test_missing_topics_are_made_and_their_limits_told(
 ) -> None:
     units, letters = f"{kafka_prefix}units", f"{kafka_prefix}units-dlt"
     limits = await ensure_topics(
-        kafka_bootstrap, [letters, units], create=True, partitions=3, dead_letters={letters: units}
+        kafka_bootstrap,
+        [letters, units],
+        create=True,
+        partitions=3,
+        dead_letters={letters: [units]},
     )
     assert limits[letters] == limits[units] + DEAD_LETTER_MARGIN_BYTES
     facts = await describe_topics(kafka_bootstrap, [units, letters, f"{kafka_prefix}none"])

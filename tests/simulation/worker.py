@@ -11,8 +11,8 @@ from typing import TypeVar
 from coordinator.domain.errors import Fenced, Problem, StoreError
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin, Unit
-from coordinator.domain.submission import DeadLetter, RefusedEarly
-from coordinator.engine.admission import Admission, AdmissionRules
+from coordinator.domain.submission import DeadLetter, RefusedCancel, RefusedEarly
+from coordinator.engine.admission import Admission, AdmissionRules, IntakeRules
 from coordinator.engine.compensation import Compensation
 from coordinator.engine.drawing import Drawing
 from coordinator.engine.engine import Engine, EngineRules
@@ -34,7 +34,7 @@ from coordinator.memory.pivot import MemoryPivot
 from coordinator.memory.workers import MemoryWorkers
 from coordinator.memory.world import World
 from tests.simulation.faults import ChaosLink, Faults
-from tests.simulation.kafka import DEAD_LETTERS, Broker, Consumer, Relay
+from tests.simulation.kafka import DEAD_LETTERS, UNITS, Broker, Consumer, Relay
 from tests.simulation.submissions import UNIT_BYTES_MAX
 from tests.simulation.virtual_loop import Process
 
@@ -62,6 +62,9 @@ class Seen:
 
     def refused_early(self, refused: RefusedEarly, origin: Origin) -> None:
         self._faults.count("refused early")
+
+    def cancel_refused(self, refused: RefusedCancel, origin: Origin) -> None:
+        self._faults.count("cancels refused")
 
     def dead_letter(self, letter: DeadLetter, origin: Origin) -> None:
         self._faults.count("dead letters")
@@ -209,7 +212,7 @@ class Worker:
             rules=AdmissionRules(
                 max_bytes=UNIT_BYTES_MAX,
                 timeout_ms=8_000,
-                reply_topics=frozenset(),
+                intakes={UNITS: IntakeRules()},
                 dead_letters_topic=DEAD_LETTERS,
                 backlog_units_max=swarm.backlog_units_max,
                 backlog_bytes_max=1_000_000,

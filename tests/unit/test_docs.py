@@ -113,6 +113,7 @@ def shop() -> Mapping:
         topics=SimpleNamespace(
             units="units", outcomes="outcomes", dead_letters="dlt", changes="changes.{entity}"
         ),
+        intake=(),
     )
     entities = [each.entity for each in load_entities(settings)]
     return make_mapping(

@@ -14,7 +14,7 @@ from coordinator.domain.announce import Announcer
 from coordinator.domain.entity import FieldType, StoreKind
 from coordinator.domain.errors import ResultUnknown, StoreBusy
 from coordinator.domain.mapping_json import make_mapping
-from coordinator.engine.admission import Admission, AdmissionRules
+from coordinator.engine.admission import Admission, AdmissionRules, IntakeRules
 from coordinator.engine.drawing import Drawing
 from coordinator.engine.membership import Membership
 from coordinator.engine.ports import JOURNAL, Record
@@ -66,7 +66,9 @@ class Worker:
             journal=MemoryJournal(world, number, self.link, epoch),
             schedule=self.schedule,
             mapping=SHOP,
-            rules=AdmissionRules(max_bytes, 30_000, frozenset(), "dead", 100, 1_000_000),
+            rules=AdmissionRules(
+                max_bytes, 30_000, {"units": IntakeRules()}, "dead", 100, 1_000_000
+            ),
             announcer=world.announcer,
             drawing=Drawing(clock, HighestChance()),
             clock=clock,

@@ -25,6 +25,7 @@ from coordinator.domain.errors import ConfigurationInvalid
 from coordinator.domain.operation import OperationKind
 from coordinator.mapping import load_entities
 from coordinator.settings import load_settings
+from coordinator.settings.intakes import Intake
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Configured:
             {"ledger": Store("postgresql"), "catalog": Store("mongodb")}
         )
     )
+    intake: tuple[Intake, ...] = ()
 
 
 def write(tmp_path: Path, text: str, name: str = "entities.toml") -> Configured:
