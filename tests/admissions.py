@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coordinator.domain.entity import FieldType, StoreKind
@@ -63,10 +63,12 @@ def cancel(
     reason: str | None = None,
     partition: int = 0,
     reply_to: str | None = None,
+    topics: Iterable[str] | None = None,
 ) -> CancelArrival:
     """Make a cancel that stands behind so many arrivals of its batch."""
     origin = Origin(TOPIC, partition, next(_offsets))
-    return CancelArrival(unit_id, reason, reply_to, after, origin)
+    may_end = None if topics is None else frozenset(topics)
+    return CancelArrival(unit_id, reason, reply_to, after, origin, may_end)
 
 
 def batch(

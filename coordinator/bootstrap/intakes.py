@@ -42,7 +42,7 @@ def judge_grants(settings: Settings, mapping: EntityMapping) -> None:
     Raises `ConfigurationInvalid` with all of them.
     """
     mistakes = []
-    for at, grant in granted(settings.intake):
+    for at, grant in granted(dict(enumerate(settings.intake))):
         lacking = lacking_for_insert(mapping, _grant(grant))
         if lacking:
             mistakes.append(

@@ -68,9 +68,12 @@ class DeclaredEntity(NamedTuple):
 
 
 def grant_mistakes(
-    intakes: Sequence[ConfiguredIntake], entities: Mapping[str, DeclaredEntity]
+    intakes: Mapping[int, ConfiguredIntake], entities: Mapping[str, DeclaredEntity]
 ) -> list[str]:
-    """Give every grant that names what is not there, with its place."""
+    """Give every grant that names what is not there, with its place.
+
+    Intakes are given by their place in the file.
+    """
     return [
         f"{dotted((*at, *below))}: {sentence}"
         for at, grant in granted(intakes)
@@ -78,9 +81,9 @@ def grant_mistakes(
     ]
 
 
-def granted(intakes: Sequence[ConfiguredIntake]) -> Iterator[tuple[Place, ConfiguredGrant]]:
+def granted(intakes: Mapping[int, ConfiguredIntake]) -> Iterator[tuple[Place, ConfiguredGrant]]:
     """Give every grant, those of keys too, with its place."""
-    for number, intake in enumerate(intakes):
+    for number, intake in intakes.items():
         at: Place = ("intake", str(number))
         yield from _each((*at, "grants"), intake.grants)
         for key_number, key in enumerate(() if intake.signed is None else intake.signed.keys):

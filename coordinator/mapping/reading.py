@@ -74,7 +74,7 @@ def load_entities(settings: Configured) -> tuple[Declaration, ...]:
     reader = _Reader(kinds)
     reader.read(settings.entities)
     reader.judge_topics(settings.topics, settings.intake)
-    reader.judge_grants(settings.intake)
+    reader.judge_grants(dict(enumerate(settings.intake)))
     if reader.mistakes:
         raise ConfigurationInvalid(reader.mistakes)
     return tuple(reader.declarations())
@@ -83,11 +83,11 @@ def load_entities(settings: Configured) -> tuple[Declaration, ...]:
 def entity_mistakes(
     path: Path,
     kinds: Mapping[str, StoreKind | None],
-    intakes: Sequence[ConfiguredIntake] = (),
+    intakes: Mapping[int, ConfiguredIntake],
 ) -> list[str]:
     """Give all mistakes of the files, and of the intakes' grants on what they declare.
 
-    The kind of a store is ``None`` where it is not known.
+    The kind of a store is ``None`` where it is not known; intakes are given by their place.
     """
     reader = _Reader(kinds)
     reader.read(path)
@@ -135,7 +135,7 @@ class _Reader:
             for name, entity in self._entities.items()
         ]
 
-    def judge_grants(self, intakes: Sequence[ConfiguredIntake]) -> None:
+    def judge_grants(self, intakes: Mapping[int, ConfiguredIntake]) -> None:
         """A grant must name what there is, or it would grant less than somebody believes."""
         declared = {
             name: DeclaredEntity(
@@ -146,9 +146,7 @@ class _Reader:
         if len(declared) == len(self._files):  # else it cannot be told what is unknown
             self.mistakes += grant_mistakes(intakes, declared)
 
-    def judge_topics(
-        self, topics: ConfiguredTopics, intakes: Sequence[ConfiguredIntake] = ()
-    ) -> None:
+    def judge_topics(self, topics: ConfiguredTopics, intakes: Sequence[ConfiguredIntake]) -> None:
         """An event must not come back as a unit, nor stand among outcomes."""
         taken = {intake.topic: f"intake.{at}" for at, intake in enumerate(intakes)}
         roles = ("outcomes", "dead_letters") if intakes else ("units", "outcomes", "dead_letters")

@@ -63,7 +63,7 @@ def load_settings(
         tree.wrong(at, sentence)
     if tree.mistakes:
         if entities is not None:
-            tree.mistakes += entity_mistakes(entities, _store_kinds(kinds), tuple(intakes.values()))
+            tree.mistakes += entity_mistakes(entities, _store_kinds(kinds), intakes)
         mask = Redactor(_secrets(tree.values))
         raise ConfigurationInvalid([mask(mistake) for mistake in tree.mistakes])
     return Settings.model_validate(

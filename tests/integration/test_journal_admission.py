@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from coordinator.domain.publishing import Message
 from coordinator.engine.ports import Admitted, Arrival, CancelArrival
 from tests.admissions import SHOP, TOPIC, arrival, batch, cancel
+from tests.cancels_contract import CONTRACT, Desk
 from tests.journal_worker import JournalWorker, a_worker, refused_as_fenced
 from tests.units import check, insert, update
 
@@ -318,3 +320,32 @@ async def test_a_fenced_worker_admits_nothing(postgres_dsn: str) -> None:
         await refused_as_fenced(lambda: zombie.admission.admit(batch(late, expected={0: 1}), SHOP))
         assert await other.admission.positions([(TOPIC, 0)]) == {(TOPIC, 0): 1}
         assert await other.rows("SELECT id FROM coordinator.units") == [("before",)]
+
+
+# --- cancels bounded by topic ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("promise", CONTRACT, ids=lambda each: each.__name__)
+async def test_bounded_cancels_on_postgresql(
+    postgres_dsn: str, promise: Callable[[Desk], Awaitable[None]]
+) -> None:
+    async with a_worker(postgres_dsn) as worker:
+        await worker.mappings.remember(SHOP)
+
+        async def finish(unit_id: str) -> None:
+            await set_status(worker, unit_id, "committed")
+
+        async def newcomers() -> int:
+            count: int = await worker.value("SELECT count(*) FROM coordinator.newcomers")
+            return count
+
+        await promise(Desk(worker.admission, finish, newcomers))
+
+
+async def test_a_bounded_cancel_of_a_lost_partition_is_read_again(postgres_dsn: str) -> None:
+    async with a_worker(postgres_dsn) as worker:
+        await admit(worker, arrival("u", insert("account", 1), offset=5))
+        late = cancel("u", topics=["elsewhere"])
+        found = await admit(worker, late, expected={0: 3})
+        assert found.lost == {(TOPIC, 0)}
+        assert found.forbidden == ()

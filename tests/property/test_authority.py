@@ -39,8 +39,12 @@ SET: dict[str, dict[str, Any]] = {
     "pg_thing": {"string": "s", "integer": 7, "boolean": True, "json": {"deep": [1]}},
     "mongo_thing": {"string": "s", "date": "2024-05-17", "float": 0.5},
 }
-DELTAS = {"account": {"balance": "-1"}, "order": {"total": "1"}, "pg_thing": {"integer": 2},
-          "mongo_thing": {"float": 1.5}}  # fmt: skip
+DELTAS: dict[str, dict[str, Any]] = {
+    "account": {"balance": "-1"},
+    "order": {"total": "1"},
+    "pg_thing": {"integer": 2},
+    "mongo_thing": {"float": 1.5},
+}
 UNSET = {"account": ["note", "status"], "order": ["customer", "total"],
          "pg_thing": ["string", "json"], "mongo_thing": ["date"]}  # fmt: skip
 EXPECT: dict[str, dict[str, Any]] = {
