@@ -316,7 +316,7 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         _E.UNIT_CANCEL_FORBIDDEN,
         "warning",
-        ("unit", "breach", "path", "count", "topic", "partition", "offset"),
+        ("unit", "breach", "topic", "partition", "offset"),
         "A cancel came for a unit of another topic, or is not signed as it must be. It is "
         "forgotten.",
         "As for `unit.forbidden`; if the topic may cancel such units, say so in `cancels`.",

@@ -24,9 +24,6 @@ from coordinator.logs import get_log
 
 log = get_log()
 
-_UNIT_FORBIDDEN = "A submission went beyond its authority and was refused; nothing was journaled."
-_CANCEL_FORBIDDEN = "A cancel went beyond its authority and was forgotten."
-
 
 class LoggingObserver:
     """Implements `coordinator.engine.observer.Observer` for the daemon.
@@ -88,7 +85,19 @@ class LoggingObserver:
         problem = refused.problems[0]
         self._metrics.units_refused.labels(problem.code.value).inc()
         if refused.breach is not None:
-            self._forbidden(LogEvent.UNIT_FORBIDDEN, _UNIT_FORBIDDEN, refused, origin)
+            forbidden = [each for each in refused.problems if each.code is ErrorCode.FORBIDDEN]
+            self._metrics.forbidden.labels(origin.topic, refused.breach.value).inc()
+            log.warning(
+                LogEvent.UNIT_FORBIDDEN,
+                "A submission went beyond its authority and was refused; nothing was journaled.",
+                unit=refused.id,
+                breach=refused.breach.value,
+                path=forbidden[0].path,
+                count=len(forbidden),
+                topic=origin.topic,
+                partition=origin.partition,
+                offset=origin.offset,
+            )
             return
         log.info(
             LogEvent.UNIT_REFUSED,
@@ -103,28 +112,12 @@ class LoggingObserver:
 
     def cancel_refused(self, refused: RefusedCancel, origin: Origin) -> None:
         """Tell of a cancel beyond its authority."""
-        self._forbidden(LogEvent.UNIT_CANCEL_FORBIDDEN, _CANCEL_FORBIDDEN, refused, origin)
-
-    def _forbidden(
-        self,
-        event: LogEvent,
-        message: str,
-        refused: RefusedEarly | RefusedCancel,
-        origin: Origin,
-    ) -> None:
-        breach = refused.breach
-        if breach is None:
-            return
-        self._metrics.forbidden.labels(origin.topic, breach.value).inc()
-        problems = refused.problems if isinstance(refused, RefusedEarly) else ()
-        forbidden = [each for each in problems if each.code is ErrorCode.FORBIDDEN]
+        self._metrics.forbidden.labels(origin.topic, refused.breach.value).inc()
         log.warning(
-            event,
-            message,
+            LogEvent.UNIT_CANCEL_FORBIDDEN,
+            "A cancel went beyond its authority and was forgotten.",
             unit=refused.id,
-            breach=breach.value,
-            path=forbidden[0].path if forbidden else None,
-            count=len(forbidden) or 1,
+            breach=refused.breach.value,
             topic=origin.topic,
             partition=origin.partition,
             offset=origin.offset,

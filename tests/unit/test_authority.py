@@ -257,6 +257,34 @@ def test_a_grant_that_can_never_insert_is_found() -> None:
     assert lacking_for_insert(MAPPING, grant("account", K.UPDATE, fields=["note"])) == ()
 
 
+# --- the guards are needed ------------------------------------------------------------------------
+
+NOTE = UPDATE | {"set": {"note": "x"}}
+GUARDS: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "fields are narrowed": (
+        "coordinator.domain.authority._narrowed", lambda whole, _: whole, NOTE,
+    ),
+    "each operation is asked for": (
+        "coordinator.domain.entity_reading.EntityReader.acting", lambda self, _: self,
+        {"op": "delete", "entity": "account", "key": 1},
+    ),
+    "the undo that is asked for is narrowed": (
+        "coordinator.domain.entity_reading.EntityReader.acting",
+        lambda self, kind: self.granted.get(kind, self) if self.granted else self,
+        UPDATE | {"set": {"balance": "1"}, "compensate": {"op": "delete"}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("guard", GUARDS)
+def test_without_the_guard_the_unit_is_taken(guard: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, instead, operation = GUARDS[guard]
+    grants = grant("account", K.UPDATE, fields=["balance"])
+    assert isinstance(submit(bounded(grants), operation), RefusedEarly)
+    monkeypatch.setattr(place, instead)
+    assert isinstance(submit(bounded(grants), operation), Submission)
+
+
 # --- ids ------------------------------------------------------------------------------------------
 
 PREFIXED = Authority(unit_id_prefix="shop-")

@@ -16,11 +16,12 @@ from coordinator.daemon.health import Health
 from coordinator.daemon.http import HttpServer
 from coordinator.daemon.metrics import Metrics
 from coordinator.daemon.observing import LoggingObserver
+from coordinator.domain.authority import Breach
 from coordinator.domain.entity import FieldType
 from coordinator.domain.errors import ErrorCode, Problem, StoreUnavailable
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin
-from coordinator.domain.submission import DeadLetter
+from coordinator.domain.submission import DeadLetter, RefusedCancel, RefusedEarly
 from coordinator.engine.observer import Stage
 from coordinator.engine.ports import JOURNAL, Admitted, Partition
 from coordinator.engine.schedule import Entry, Schedule
@@ -86,6 +87,7 @@ def tell_everything(observer: LoggingObserver) -> None:
     one = unit(SHOP, insert("account", 1))
     observer.received(3)
     observer.admitted(Admitted(RECEIVED_AT, frozenset(), (one,), frozenset(), 1, (), (), ()))
+    observer.cancel_refused(RefusedCancel("u", Breach.CANCEL), ORIGIN)
     observer.dead_letter(DeadLetter(ErrorCode.MALFORMED, "no unit"), ORIGIN)
     observer.record_set_aside(ORIGIN, 6)
     observer.stage_done(Stage.PIVOT, JOURNAL, 1, 0.01)
@@ -142,6 +144,17 @@ async def scraped(daemon: Daemon) -> str:
             return await response.text()
     finally:
         await server.close()
+
+
+def test_what_is_forbidden_is_counted_by_topic_and_by_how_it_went_too_far(daemon: Daemon) -> None:
+    problem = Problem(ErrorCode.FORBIDDEN, "No.", "operations.0.op", 0)
+    for breach in (Breach.GRANT, Breach.GRANT, Breach.FORGED):
+        refused = RefusedEarly("u", None, (problem,), None, None, breach=breach)
+        daemon.observer.refused_early(refused, ORIGIN)
+    daemon.observer.refused_early(RefusedEarly("u", None, (PROBLEM,), None, None), ORIGIN)
+    assert daemon.value("forbidden_total", topic="units", breach="grant") == 2
+    assert daemon.value("forbidden_total", topic="units", breach="forged") == 1
+    assert daemon.value("units_refused_total", code="forbidden") == 3
 
 
 def test_batches_are_told_apart_by_stage_and_store(daemon: Daemon) -> None:
