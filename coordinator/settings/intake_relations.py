@@ -43,11 +43,20 @@ def _topics_replaced(topics: Topics) -> Found:
 
 def _topics_apart(intakes: Mapping[int, Intake], topics: Topics) -> Found:
     first: dict[str, int] = {}
+    audiences: dict[str, int] = {}
     for number, intake in intakes.items():
         at = ("intake", str(number), "topic")
         other = first.setdefault(intake.topic, number)
         if other != number:
             yield at, f"is the topic of intake.{other} as well; put their grants together"
+        if intake.signed is not None:
+            audience = intake.signed.audience or intake.topic
+            if audiences.setdefault(audience, number) != number:
+                yield (
+                    ("intake", str(number), "signed", "audience"),
+                    f"is that of intake.{audiences[audience]} as well: what is signed for one "
+                    "could be replayed on the other",
+                )
         for role in ("outcomes", "dead_letters"):
             if intake.topic == getattr(topics, role):
                 yield at, f"is the same topic as topics.{role}"

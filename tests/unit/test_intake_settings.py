@@ -278,6 +278,21 @@ def test_the_shape_of_an_intake_is_judged(
     assert any(each.startswith(mistake) for each in found), found
 
 
+def test_two_intakes_must_not_be_one_audience(load: Load, tmp_path: Path) -> None:
+    """Else a unit that is signed for one could be replayed on the other, with its rights."""
+    keys = f'keys = [{{ id = "one", public_key = "{PUBLIC_KEYS[0]}" }}]'
+    first = f'[[intake]]\ntopic = "a"\ngrants = "all"\nsigned = {{ {keys} }}\n'
+    found = mistakes(
+        load,
+        tmp_path,
+        f'{first}[[intake]]\ntopic = "b"\ngrants = "all"\nsigned = {{ audience = "a", {keys} }}\n',
+    )
+    assert found == [
+        "intake.1.signed.audience: is that of intake.0 as well: what is signed for one could be "
+        "replayed on the other"
+    ]
+
+
 def test_an_intake_must_be_an_array_of_tables(load: Load, tmp_path: Path) -> None:
     assert mistakes(load, tmp_path, "", more="intake = 5\n") == [
         "intake: must be an array of tables: [[intake]]"
