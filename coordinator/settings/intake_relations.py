@@ -24,6 +24,7 @@ def intake_mistakes(
     if topics is not None:
         yield from _topics_replaced(topics)
         yield from _topics_apart(intakes, topics)
+    yield from _audiences_apart(intakes)
     for number, intake in intakes.items():
         at = ("intake", str(number))
         yield from _grants((*at, "grants"), intake.grants)
@@ -43,20 +44,11 @@ def _topics_replaced(topics: Topics) -> Found:
 
 def _topics_apart(intakes: Mapping[int, Intake], topics: Topics) -> Found:
     first: dict[str, int] = {}
-    audiences: dict[str, int] = {}
     for number, intake in intakes.items():
         at = ("intake", str(number), "topic")
         other = first.setdefault(intake.topic, number)
         if other != number:
             yield at, f"is the topic of intake.{other} as well; put their grants together"
-        if intake.signed is not None:
-            audience = intake.signed.audience or intake.topic
-            if audiences.setdefault(audience, number) != number:
-                yield (
-                    ("intake", str(number), "signed", "audience"),
-                    f"is that of intake.{audiences[audience]} as well: what is signed for one "
-                    "could be replayed on the other",
-                )
         for role in ("outcomes", "dead_letters"):
             if intake.topic == getattr(topics, role):
                 yield at, f"is the same topic as topics.{role}"
@@ -67,6 +59,20 @@ def _topics_apart(intakes: Mapping[int, Intake], topics: Topics) -> Found:
                 yield at, f"holds the topic of intake.{first[topic]}, where outcomes must not go"
             if topic == topics.dead_letters:
                 yield at, "holds topics.dead_letters, where outcomes must not go"
+
+
+def _audiences_apart(intakes: Mapping[int, Intake]) -> Found:
+    first: dict[str, int] = {}
+    for number, intake in intakes.items():
+        if intake.signed is None:
+            continue
+        other = first.setdefault(intake.signed.audience or intake.topic, number)
+        if other != number:
+            yield (
+                ("intake", str(number), "signed", "audience"),
+                f"is that of intake.{other} as well: what is signed for one could be replayed on "
+                "the other",
+            )
 
 
 def _grants(at: Place, grants: Sequence[Grant] | None) -> Found:
