@@ -26,6 +26,7 @@ from coordinator.client import (
 )
 from coordinator.domain import json_text
 from coordinator.domain.lifecycle import Status
+from coordinator.settings.intakes import topic_alone
 
 pytestmark = pytest.mark.integration
 
@@ -105,7 +106,8 @@ class Responder:
     def settings(self) -> Any:
         return SimpleNamespace(
             kafka=SimpleNamespace(bootstrap_servers=self._bootstrap),
-            topics=SimpleNamespace(units=self.units_topic, outcomes=self.outcomes_topic),
+            topics=SimpleNamespace(outcomes=self.outcomes_topic),
+            intakes=(topic_alone(self.units_topic, ()),),
             units=SimpleNamespace(max_bytes=10_000),
         )
 
