@@ -349,3 +349,34 @@ async def test_a_bounded_cancel_of_a_lost_partition_is_read_again(postgres_dsn: 
         found = await admit(worker, late, expected={0: 3})
         assert found.lost == {(TOPIC, 0)}
         assert found.forbidden == ()
+
+
+async def test_a_unit_that_is_just_being_admitted_counts_by_its_topic(postgres_dsn: str) -> None:
+    """Whose it is, is asked when no other admission can be under way."""
+    async with a_worker(postgres_dsn) as worker, a_worker(postgres_dsn) as other:
+        await admit(worker, arrival("before", insert("account", 1)))
+        async with other.pool.acquire() as connection, connection.transaction():
+            await connection.execute(
+                "SELECT pg_advisory_xact_lock(hashtext('coordinator.admission'))"
+            )
+            cancelling = asyncio.create_task(
+                admit(worker, cancel("u", partition=1, topics=["elsewhere"]))
+            )
+            async with asyncio.timeout(60):
+                while not await other.value(
+                    "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
+                    " AND NOT granted AND database ="
+                    " (SELECT oid FROM pg_database WHERE datname = current_database()))"
+                ):
+                    await asyncio.sleep(0.01)
+            await connection.execute(
+                "INSERT INTO coordinator.units (seq, id, digest, status, worker, mapping, plan,"
+                ' stores, received_at, deadline_at, topic, partition, "offset")'
+                " SELECT seq + 1, 'u', digest, status, $1, mapping, plan, stores, received_at,"
+                ' deadline_at, topic, partition, "offset" + 1'
+                " FROM coordinator.units WHERE id = 'before'",
+                other.number,
+            )
+        found = await cancelling
+        assert ([each.unit_id for each in found.forbidden], found.unknown) == (["u"], ())
+        assert await other.duties.cancel_requests() == {}
