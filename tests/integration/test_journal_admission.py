@@ -11,6 +11,7 @@ import pytest
 
 from coordinator.domain.publishing import Message
 from coordinator.engine.ports import Admitted, Arrival, CancelArrival
+from tests.acceptance.harness.waiting import until
 from tests.admissions import SHOP, TOPIC, arrival, batch, cancel
 from tests.cancels_contract import CONTRACT, Desk
 from tests.journal_worker import JournalWorker, a_worker, refused_as_fenced
@@ -362,13 +363,8 @@ async def test_a_unit_that_is_just_being_admitted_counts_by_its_topic(postgres_d
             cancelling = asyncio.create_task(
                 admit(worker, cancel("u", partition=1, topics=["elsewhere"]))
             )
-            async with asyncio.timeout(60):
-                while not await other.value(
-                    "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"
-                    " AND NOT granted AND database ="
-                    " (SELECT oid FROM pg_database WHERE datname = current_database()))"
-                ):
-                    await asyncio.sleep(0.01)
+            waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"
+            await until(lambda: other.value(waits), "the cancel waits for its turn", 60)
             await connection.execute(
                 "INSERT INTO coordinator.units (seq, id, digest, status, worker, mapping, plan,"
                 ' stores, received_at, deadline_at, topic, partition, "offset")'
