@@ -9,8 +9,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordinator import signatures
+from coordinator.domain.authority import Authority, Breach
 from coordinator.domain.errors import error_as_json
 from coordinator.domain.plan_json import plan_as_json, plan_from_json
+from coordinator.domain.signing import HEADER, SignedIntake, TrustedKey, judge
 from coordinator.domain.submission import (
     Cancel,
     DeadLetter,
@@ -18,7 +21,9 @@ from coordinator.domain.submission import (
     RefusedEarly,
     Submission,
     read,
+    read_unauthentic,
 )
+from coordinator.signatures import Signer
 from tests.mapping_samples import MAPPING, FixedDraw
 
 VALID: dict[str, Any] = {
@@ -161,3 +166,47 @@ def test_i10_a_unit_with_bytes_changed_is_read(data: st.DataObject) -> None:
         at = data.draw(st.integers(0, len(raw) - 1))
         raw[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     check_shape(read_raw(bytes(raw)))
+
+
+SIGNER = Signer(b"\x05" * 32, "k", "units")
+SIGNED = SignedIntake(
+    "units", 3_600, 30, {"k": TrustedKey(SIGNER.public_key, Authority())}, signatures.verify
+)
+WORDS = st.sampled_from(
+    ["v1", "v2", "k", "units", "0", "1000", "1900", "01", "-", "\u00e9", "\n", "", "A" * 86 + "=="]
+)
+SIGNATURES = (
+    st.none()
+    | st.binary(max_size=100)
+    | st.lists(WORDS, min_size=4, max_size=7).map(lambda words: " ".join(words).encode())
+)
+
+
+@given(st.binary(max_size=60), st.none() | st.binary(max_size=9), HEADERS, SIGNATURES)
+def test_no_signature_is_taken_that_the_key_did_not_make_and_none_is_too_odd(
+    raw: bytes, key: bytes | None, headers: list[tuple[str, bytes | None]], signature: bytes | None
+) -> None:
+    breach = judge(SIGNED, key, [*headers, (HEADER, signature)], raw, 1_000)
+    assert isinstance(breach, Breach)
+    seen = read_unauthentic(raw, headers, 50, breach)
+    check_shape(seen)
+    assert not isinstance(seen, DeadLetter) or seen.answer is None
+
+
+@given(st.binary(max_size=60), st.none() | st.binary(max_size=9), HEADERS, st.data())
+def test_one_changed_byte_of_what_is_signed_is_a_forgery(
+    raw: bytes, key: bytes | None, headers: list[tuple[str, bytes | None]], data: st.DataObject
+) -> None:
+    signed = [*headers, SIGNER.header(key, headers, raw, 1_000)]
+    assert isinstance(judge(SIGNED, key, signed, raw, 1_000), TrustedKey)
+    position = data.draw(st.integers(0, len(raw)))
+    changed = raw[:position] + data.draw(st.binary(min_size=1, max_size=1)) + raw[position + 1 :]
+    if changed != raw:
+        assert judge(SIGNED, key, signed, changed, 1_000) is Breach.FORGED
+    other = data.draw(st.none() | st.binary(max_size=9))
+    if other != key:
+        assert judge(SIGNED, other, signed, raw, 1_000) is Breach.FORGED
+    for name in ("content-type", "reply-to"):
+        content = data.draw(st.none() | st.binary(max_size=9))
+        if content != dict(headers).get(name):
+            assert judge(SIGNED, key, [*signed, (name, content)], raw, 1_000) is Breach.FORGED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from coordinator.domain.mapping_json import make_mapping
 from coordinator.domain.submission import Cancel, Reading, RefusedEarly, Submission, read
 from coordinator.log_events import LogEvent
 from coordinator.mapping import load_entities
+from coordinator.settings.intakes import Intake
 from tests.mapping_samples import FixedDraw
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +98,20 @@ def test_failures_names_events_that_exist() -> None:
         "coordinator.units",
     }
     assert named - other <= {event.value for event in LogEvent}
+
+
+@pytest.mark.parametrize("name", ["grants.md", "signed-units.md"])
+def test_examples_of_intakes_are_valid(name: str) -> None:
+    text = (DOCS / "how-to" / name).read_text(encoding="utf-8")
+    tables = [
+        table
+        for language, example in FENCED.findall(text)
+        if language == "toml"
+        for table in tomllib.loads(example)["intake"]
+    ]
+    assert tables
+    for table in tables:
+        Intake.model_validate(table)
 
 
 # --- examples -----------------------------------------------------------------------------------
