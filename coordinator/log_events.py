@@ -291,7 +291,8 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         "warning",
         ("unit", "breach", "path", "count", "topic", "partition", "offset"),
         "A submission went beyond what its topic or key is granted, or its signature does not "
-        "count. `breach` says which; `path` is the first slot of `count`.",
+        "count. `breach` says which; `path` is the first slot of `count`. It stands beside "
+        "`unit.refused`.",
         "Find out who wrote the record at that place: a mistake of a service, or somebody trying.",
     ),
     Entry(

@@ -54,6 +54,7 @@ class Answer:
             self.parked.set_result(outcome)
         elif not self.final.done():
             self.final.set_result(outcome)
+            self._sent.clear()
 
     def fail(self, error: ClientError) -> None:
         """Let everybody who awaits this fail."""
@@ -64,18 +65,19 @@ class Answer:
 
 
 _REFUSED: Final = "/refused/"
-_PLACE_UNKNOWN: Final = -1
 
 
 def _stands_at(acknowledged: asyncio.Future[Any], place: str) -> bool:
-    """Whether a record stands at this place; a broker may have forgotten where, after a repeat."""
+    """Whether a record stands at this place.
+
+    A broker that was sent a batch twice may have forgotten where it stands (offset -1). Then no
+    refusal is believed: one too few makes the outcome late, and submitting again is safe; one too
+    many would tell of a unit that commits that it does not.
+    """
     if acknowledged.cancelled() or acknowledged.exception() is not None:
         return False
     at = acknowledged.result()
-    known = f"{at.topic}-{at.partition}-"
-    return place == f"{known}{at.offset}" or (
-        at.offset == _PLACE_UNKNOWN and place.startswith(known)
-    )
+    return place == f"{at.topic}-{at.partition}-{at.offset}"
 
 
 class _Submitted:

@@ -81,9 +81,19 @@ class LoggingObserver:
                 )
 
     def refused_early(self, refused: RefusedEarly, origin: Origin) -> None:
-        """Tell of a refusal before the journal (F2); one line, of whichever kind it is."""
+        """Tell of a refusal before the journal (F2), and of a breach by a line of its own."""
         problem = refused.problems[0]
         self._metrics.units_refused.labels(problem.code.value).inc()
+        log.info(
+            LogEvent.UNIT_REFUSED,
+            "A submission was refused before anything was journaled.",
+            unit=refused.id,
+            code=problem.code.value,
+            path=problem.path,
+            topic=origin.topic,
+            partition=origin.partition,
+            offset=origin.offset,
+        )
         if refused.breach is not None:
             forbidden = [each for each in refused.problems if each.code is ErrorCode.FORBIDDEN]
             self._metrics.forbidden.labels(origin.topic, refused.breach.value).inc()
@@ -98,17 +108,6 @@ class LoggingObserver:
                 partition=origin.partition,
                 offset=origin.offset,
             )
-            return
-        log.info(
-            LogEvent.UNIT_REFUSED,
-            "A submission was refused before anything was journaled.",
-            unit=refused.id,
-            code=problem.code.value,
-            path=problem.path,
-            topic=origin.topic,
-            partition=origin.partition,
-            offset=origin.offset,
-        )
 
     def cancel_refused(self, refused: RefusedCancel, origin: Origin) -> None:
         """Tell of a cancel beyond its authority."""
