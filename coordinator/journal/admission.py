@@ -5,7 +5,7 @@ The statement is the function ``coordinator.admit`` of the migrations, called wi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
@@ -22,10 +22,13 @@ from coordinator.journal.session import reading, single_statement
 
 _LOCK_KEY_LENGTH_MAX = 500
 _REASON_LENGTH_MAX = 500
-_ADMIT = f"SELECT * FROM coordinator.admit({', '.join(f'${n}' for n in range(1, 29))})"
-_ADMIT_BOUNDED = (
-    f"SELECT * FROM coordinator.admit_bounded({', '.join(f'${n}' for n in range(1, 30))})"
+# One number or truth per unit or lock travels as the text of an array (see `_array`).
+_AS_TEXT = {9: "int[]", 10: "bigint[]", 13: "bigint[]", 19: "int[]", 22: "boolean[]"}
+_PARAMETERS = ", ".join(
+    f"${at}::text::{_AS_TEXT[at]}" if at in _AS_TEXT else f"${at}" for at in range(1, 29)
 )
+_ADMIT = f"SELECT * FROM coordinator.admit({_PARAMETERS})"
+_ADMIT_BOUNDED = f"SELECT * FROM coordinator.admit_bounded({_PARAMETERS}, $29)"
 
 
 class JournalAdmission:
@@ -83,23 +86,23 @@ class JournalAdmission:
             [move.expected for move in moves],
             [move.next_offset for move in moves],
             [pack(move.answers) if move.answers else None for move in moves],
-            [at[each.origin.topic, each.origin.partition] for each in arrivals],
-            [each.origin.offset for each in arrivals],
+            _array([at[each.origin.topic, each.origin.partition] for each in arrivals]),
+            _array([each.origin.offset for each in arrivals]),
             [each.id for each in submissions],
             [each.digest for each in submissions],
-            [each.timeout_ms for each in submissions],
+            _array([each.timeout_ms for each in submissions]),
             [plan_as_json(each.plan) for each in submissions],
             [
                 ",".join(name for name in each.plan.branches if name != self._pivot_store)
                 for each in submissions
             ],
-            [each.metadata for each in submissions],
-            [each.reply_to for each in submissions],
-            [each.traceparent for each in submissions],
-            [number for number, _ in locks],
+            _sparse([each.metadata for each in submissions]),
+            _sparse([each.reply_to for each in submissions]),
+            _sparse([each.traceparent for each in submissions]),
+            _array([number for number, _ in locks]),
             [lock.entity for _, lock in locks],
             [lock_key(lock.key_text) for _, lock in locks],
-            [lock.exclusive for _, lock in locks],
+            _array([lock.exclusive for _, lock in locks]),
             [at[each.origin.topic, each.origin.partition] for each in cancels],
             [each.after for each in cancels],
             [each.origin.offset for each in cancels],
@@ -112,6 +115,16 @@ class JournalAdmission:
 def _topics(cancel: CancelArrival) -> str | None:
     """The topics that a cancel may speak for; topics hold no commas."""
     return None if cancel.topics is None else ",".join(sorted(cancel.topics))
+
+
+def _array(values: Sequence[int]) -> str:
+    """Give numbers as the text of an array: the driver asks each element what it is, at a price."""
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+def _sparse(values: Sequence[str | bytes | None]) -> Sequence[str | bytes | None]:
+    """Give no values where all are null: ``unnest`` fills up what is shorter with nulls."""
+    return [] if values.count(None) == len(values) else values
 
 
 def lock_key(key_text: str) -> str:

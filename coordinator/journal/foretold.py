@@ -93,7 +93,7 @@ async def conclude_foretold(
         *foretold.parameters,
         worker,
         foretold.rows,
-        endings.seqs,
+        "{" + ",".join(map(str, endings.seqs)) + "}",
         endings.statuses,
         endings.causes,
         endings.outcomes,
@@ -119,10 +119,9 @@ async def conclude_foretold(
 
 def _statement(foretold: Foretold) -> str:
     first = len(foretold.parameters) + 1
-    worker, rows, *rest = (f"${at}" for at in range(first, first + 8))
-    conclude = (
-        f"coordinator.conclude_foretold({worker}, {rows}, c.found, c.fulfilled, {', '.join(rest)})"
-    )
+    worker, rows, seqs, *rest = (f"${at}" for at in range(first, first + 8))
+    arguments = (worker, rows, "c.found", "c.fulfilled", f"{seqs}::text::bigint[]", *rest)
+    conclude = f"coordinator.conclude_foretold({', '.join(arguments)})"
     counted = (
         "SELECT count(*) AS found, count(*) FILTER (WHERE came_true) AS fulfilled FROM foretold"
     )
