@@ -24,6 +24,7 @@ class LogEvent(StrEnum):
     DAEMON_TASK_FAILED = "daemon.task_failed"
     CONFIG_INVALID = "config.invalid"
     CONFIG_WARNING = "config.warning"
+    TRANSPORT_UNPROTECTED = "transport.unprotected"
     JOURNAL_MIGRATED = "journal.migrated"
     DEPENDENCY_AWAY = "dependency.away"
     DEPENDENCY_LOST = "dependency.lost"
@@ -134,6 +135,14 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
         ("entity", "store"),
         "Something in the mapping works but may surprise, such as user triggers on a table.",
         "Read the message; nothing is refused for it.",
+    ),
+    Entry(
+        _E.TRANSPORT_UNPROTECTED,
+        "warning",
+        ("connection",),
+        "A connection leaves the machine unencrypted, or to a server whose certificate or name is "
+        "not checked; a setting allows it. One line each at every start.",
+        "Protect it as docs/how-to/tls.md tells, and take `allow_plaintext` away.",
     ),
     Entry(
         _E.JOURNAL_MIGRATED,

@@ -36,6 +36,7 @@ from coordinator.domain.errors import (
     StoreError,
     StoreUnavailable,
 )
+from coordinator.tls_files import handshake_sentence
 
 Connection: TypeAlias = asyncpg.Connection
 Pool: TypeAlias = asyncpg.Pool
@@ -310,8 +311,16 @@ def _place(error: BaseException) -> str:
 
 def _sentence_away(error: BaseException) -> str:
     state = sqlstate(error)
+    if state is not None and state.startswith("28"):
+        return f"the server refuses our name, our password or our certificate (SQLSTATE {state})"
     if state is not None:
         return f"the server cannot be used now (SQLSTATE {state})"
+    if (handshake := handshake_sentence(error)) is not None:
+        return handshake
     if isinstance(error, TimeoutError):
         return "the server did not answer in time"
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+        return "the server does not speak TLS there"
+    if isinstance(error, asyncpg.ClientConfigurationError | FileNotFoundError | PermissionError):
+        return f"the DSN or a file that it names cannot be used ({type(error).__name__})"
     return f"the server cannot be reached ({type(error).__name__})"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from coordinator import __version__
 from coordinator.bootstrap.intakes import intake_rules
 from coordinator.bootstrap.journal import JournalAccess
+from coordinator.bootstrap.kafka_security import kafka_options
 from coordinator.bootstrap.stores import Stores
 from coordinator.domain.announce import Announcer
 from coordinator.engine.admission import Admission, AdmissionRules
@@ -124,6 +125,7 @@ def assemble(
             max_records=settings.batch.max_units,
             instance_id=settings.kafka.group_instance_id,
             unpacked_bytes_max=settings.kafka.unpacked_batch_max_bytes,
+            client_options=kafka_options(settings),
         ),
         relay=Relay(
             settings.kafka.bootstrap_servers,
@@ -131,6 +133,7 @@ def assemble(
             worker.outbox_bell,
             lease_ttl_seconds=ttl,
             limits=limits_bytes,
+            client_options=kafka_options(settings),
         ),
         outbox=outbox,
         workers=workers,

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from coordinator import postgres_pool
 from coordinator.bootstrap.intakes import judge_grants
 from coordinator.bootstrap.journal import journal_dsn
+from coordinator.bootstrap.kafka_security import kafka_options
 from coordinator.bootstrap.stores import connect, read_catalog
 from coordinator.bootstrap.topics import topic_names
+from coordinator.bootstrap.transports import unprotected
 from coordinator.daemon.check_report import CheckReport, Finding, Verdict
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import ConfigurationInvalid, StoreError
@@ -22,6 +24,8 @@ from coordinator.settings import Settings
 async def check(settings: Settings) -> CheckReport:
     """Check configuration, mapping, journal, stores and topics; every finding at once."""
     findings: list[Finding] = []
+    for name, sentence in unprotected(settings).items():
+        findings.append(Finding(f"connection {name}", Verdict.WARNING, sentence))
     await _check_journal(settings, findings)
     mapping = await _check_mapping(settings, findings)
     await _check_topics(settings, mapping, findings)
@@ -111,9 +115,17 @@ async def _check_topics(
         return
     names = topic_names(settings, mapping)
     try:
-        facts = await describe_topics(settings.kafka.bootstrap_servers, names)
+        facts = await describe_topics(
+            settings.kafka.bootstrap_servers,
+            names,
+            client_options=kafka_options(settings),
+            allow_plaintext=settings.kafka.allow_plaintext,
+        )
     except StoreError as error:
         findings.append(Finding("kafka", Verdict.AWAY, settings.redact(error.message)))
+        return
+    except ConfigurationInvalid as error:
+        findings.extend(Finding("kafka", Verdict.WRONG, each) for each in error.mistakes)
         return
     for name in names:
         if name in facts:

@@ -20,6 +20,7 @@ from coordinator.bootstrap.journal import JournalAccess, open_journal
 from coordinator.bootstrap.measuring import LOOK_SECONDS, OUTBOX_LOOK_SECONDS, Measuring
 from coordinator.bootstrap.stores import Stores, open_stores
 from coordinator.bootstrap.topics import ensure_all_topics
+from coordinator.bootstrap.transports import tell_unprotected
 from coordinator.daemon.health import Health, heartbeat
 from coordinator.daemon.http import HttpServer
 from coordinator.daemon.metrics import Metrics
@@ -72,6 +73,7 @@ class _Daemon:
             worker=self._settings.worker.name,
             version=__version__,
         )
+        tell_unprotected(self._settings, self._metrics)
         self._supervisor.add("http", self._serve, may_end=True)
         self._supervisor.add("loop", lambda: heartbeat(self._health))
         self._supervisor.add("start", self._start, may_end=True)

@@ -10,6 +10,7 @@ from coordinator import postgres_pool
 from coordinator.bootstrap.assembly import announcer
 from coordinator.bootstrap.journal import journal_dsn, prepare_journal
 from coordinator.bootstrap.topics import reply_topics
+from coordinator.bootstrap.kafka_security import kafka_options
 from coordinator.domain.errors import ConfigurationInvalid, StoreError
 from coordinator.engine.ports import JOURNAL
 from coordinator.engine.units_api import UnitsApi
@@ -36,7 +37,12 @@ async def _limits(settings: Settings) -> dict[str, int]:
     names = [settings.topics.outcomes, *reply_topics(settings)]
     limits = dict.fromkeys(names, _MESSAGE_BYTES_DEFAULT)
     with suppress(StoreError):
-        facts = await describe_topics(settings.kafka.bootstrap_servers, names)
+        facts = await describe_topics(
+            settings.kafka.bootstrap_servers,
+            names,
+            client_options=kafka_options(settings),
+            allow_plaintext=settings.kafka.allow_plaintext,
+        )
         limits.update({name: fact.max_message_bytes for name, fact in facts.items()})
     return limits
 

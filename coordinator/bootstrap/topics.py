@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from coordinator.bootstrap.kafka_security import kafka_options
 from coordinator.domain.announce import Announcer
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.kafka.topics import ensure_topics
@@ -33,6 +34,8 @@ async def ensure_all_topics(settings: Settings, mapping: EntityMapping) -> Mappi
         partitions=topics.partitions,
         replication_factor=topics.replication_factor,
         dead_letters={topics.dead_letters: [intake.topic for intake in settings.intakes]},
+        client_options=kafka_options(settings),
+        allow_plaintext=settings.kafka.allow_plaintext,
     )
 
 

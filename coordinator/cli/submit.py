@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from coordinator.bootstrap.kafka_security import kafka_options
 from coordinator.cli.output import is_terminal, show_json, show_rows
 from coordinator.client import (
     ClientError,
@@ -107,6 +108,8 @@ async def _submit(
         settings.kafka.bootstrap_servers,
         units_topic=intake.topic,
         signer=signer,
+        kafka_options=kafka_options(settings),
+        allow_plaintext=settings.kafka.allow_plaintext,
         outcomes_topic=settings.topics.outcomes,
         unit_bytes_max=settings.units.max_bytes,
         pending_max=max(len(units), 1),

@@ -22,6 +22,7 @@ from coordinator.client.errors import (
     ClientError,
     KafkaUnreachable,
     OutcomeLate,
+    PlaintextRefused,
     SubmissionUnknown,
     TooManyPending,
     TopicMissing,
@@ -31,17 +32,20 @@ from coordinator.client.operations import check, delete, insert, unit, update, u
 from coordinator.client.outcome import Outcome, OutcomeError
 from coordinator.client.tickets import Ticket
 from coordinator.signatures import KeyUnusable, Signer, load_private_key
+from coordinator.kafka_access import KafkaSecurity
 
 __all__ = [
     "ClientClosed",
     "ClientError",
     "CoordinatorClient",
+    "KafkaSecurity",
     "KafkaUnreachable",
     "KeyUnusable",
     "Outcome",
     "OutcomeError",
     "OutcomeLate",
     "Signer",
+    "PlaintextRefused",
     "SubmissionUnknown",
     "Ticket",
     "TooManyPending",

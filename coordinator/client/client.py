@@ -22,6 +22,7 @@ from coordinator.client.errors import (
     ClientClosed,
     KafkaUnreachable,
     OutcomeLate,
+    PlaintextRefused,
     SubmissionUnknown,
     TopicMissing,
     UnitNotSendable,
@@ -30,6 +31,7 @@ from coordinator.client.outcome import Outcome
 from coordinator.client.reader import OutcomesReader
 from coordinator.client.tickets import Answer, Register, Ticket
 from coordinator.signatures import Signer
+from coordinator.kafka_access import KafkaSecurity, plaintext_leaves, why_unreachable
 
 UnitInput = Mapping[str, Any] | str | bytes
 """A unit as a mapping, or as JSON text that is sent as it is."""
@@ -53,13 +55,16 @@ class CoordinatorClient:
         acknowledge_timeout_seconds: float = 30.0,
         topic_timeout_seconds: float = 10.0,
         signer: Signer | None = None,
+        security: KafkaSecurity | None = None,
+        allow_plaintext: bool = False,
         kafka_options: Mapping[str, Any] | None = None,
     ) -> None:
         """``pending_max`` bounds the unit ids whose tickets are held at once.
 
         ``unit_bytes_max`` is the daemon's ``units.max_bytes``. With a ``signer`` every unit and
-        every cancel is signed when it is sent. ``kafka_options`` go to aiokafka as they are
-        (``security_protocol``, ``ssl_context``, ``sasl_*``, ``client_id``).
+        every cancel is signed when it is sent. ``security`` says how brokers are spoken to;
+        ``kafka_options`` go to aiokafka as they are (``client_id``), and win. Brokers beyond this
+        machine need TLS, or ``allow_plaintext``: else `PlaintextRefused`.
         """
         self._units_topic = units_topic
         self._outcomes_topic = outcomes_topic
@@ -67,7 +72,10 @@ class CoordinatorClient:
         self._acknowledge_timeout_seconds = acknowledge_timeout_seconds
         self._topic_timeout_seconds = topic_timeout_seconds
         self._signer = signer
-        self._kafka_options = {"bootstrap_servers": bootstrap_servers, **(kafka_options or {})}
+        options = {**(security or KafkaSecurity()).options(), **(kafka_options or {})}
+        if not allow_plaintext and plaintext_leaves(options, bootstrap_servers.split(",")):
+            raise PlaintextRefused(bootstrap_servers)
+        self._kafka_options = {"bootstrap_servers": bootstrap_servers, **options}
         self._register = Register(pending_max)
         self._producer: AIOKafkaProducer | None = None
         self._reader: OutcomesReader | None = None
@@ -92,7 +100,9 @@ class CoordinatorClient:
             await self._reader.start()
         except (KafkaError, OSError) as error:
             await self.close()
-            raise KafkaUnreachable(f"Kafka cannot be reached: {error!r}") from error
+            servers = self._kafka_options["bootstrap_servers"]
+            reason = await why_unreachable(servers, self._kafka_options) or repr(error)
+            raise KafkaUnreachable(f"Kafka cannot be reached: {reason}") from error
         except BaseException:
             await self.close()
             raise

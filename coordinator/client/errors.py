@@ -20,6 +20,16 @@ class KafkaUnreachable(ClientError):
     """The brokers cannot be reached, or refuse us; what the call should send was not sent."""
 
 
+class PlaintextRefused(ClientError, ValueError):
+    """What is submitted would leave this machine unprotected, and nobody said that it may."""
+
+    def __init__(self, servers: str) -> None:
+        super().__init__(
+            f"{servers} is not on this machine: give security=KafkaSecurity('SASL_SSL', …) or "
+            "KafkaSecurity('SSL', …), or say allow_plaintext=True."
+        )
+
+
 class TopicMissing(ClientError):
     """A topic does not exist. A daemon makes its topics when it starts."""
 

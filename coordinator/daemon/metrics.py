@@ -139,6 +139,11 @@ class Metrics:
             "consumer_lag_records", "Records not yet read.", "topic", "partition"
         )
         self.dependency_up = self._gauge("dependency_up", "0 while a server is away.", "name")
+        self.transport_unprotected = self._gauge(
+            "transport_unprotected",
+            "1 for a connection that leaves the machine unencrypted or unverified.",
+            "name",
+        )
         self.event_loop_lag = self._gauge(
             "event_loop_lag_seconds", "How late the last heartbeat of the event loop was."
         )

@@ -109,7 +109,8 @@ class BatchProducer:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self._producer.start()
-        except (KafkaError, OSError, TimeoutError) as error:
+        except (KafkaError, OSError, TimeoutError, LookupError, ValueError) as error:
+            # The last two: a server that does not do its part of SCRAM.
             raise StoreUnavailable("kafka", f"No broker answers: {error!r}.") from error
 
     async def partitions(self, topic: str) -> int:

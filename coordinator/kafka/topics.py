@@ -17,6 +17,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from coordinator.domain.errors import ConfigurationInvalid, StoreUnavailable
+from coordinator.kafka_access import plaintext_leaves, why_unreachable
 from coordinator.log_events import LogEvent
 from coordinator.logs import get_log
 
@@ -48,12 +49,14 @@ async def describe_topics(
     names: Sequence[str],
     *,
     client_options: Mapping[str, Any] | None = None,
+    allow_plaintext: bool = False,
 ) -> Mapping[str, TopicFacts]:
     """Describe those of the topics that exist; the others are missing in the answer.
 
-    Changes nothing. Raises `StoreUnavailable` when no broker answers or one refuses to tell.
+    Changes nothing. Raises `StoreUnavailable` when no broker answers or one refuses to tell, and
+    `ConfigurationInvalid` when the brokers name others that must not be spoken to unprotected.
     """
-    async with _admin(bootstrap_servers, client_options) as admin:
+    async with _admin(bootstrap_servers, client_options or {}, allow_plaintext) as admin:
         return await _facts(admin, names)
 
 
@@ -66,16 +69,18 @@ async def ensure_topics(
     replication_factor: int = 1,
     dead_letters: Mapping[str, Sequence[str]] | None = None,
     client_options: Mapping[str, Any] | None = None,
+    allow_plaintext: bool = False,
 ) -> TopicLimits:
     """See to it that the topics exist, and give their limits.
 
     ``dead_letters`` maps a dead-letter topic to the topics whose records it takes, so that it is
     made somewhat larger. Made topics keep by time (`cleanup.policy=delete`). Raises
-    `ConfigurationInvalid` with every topic that is missing or cannot be made, and
-    `StoreUnavailable` when the brokers cannot be asked; some topics may then have been made.
+    `ConfigurationInvalid` with every topic that is missing or cannot be made, or as
+    `describe_topics`, and `StoreUnavailable` when the brokers cannot be asked; some topics may
+    then have been made.
     """
     names = list(dict.fromkeys(names))
-    async with _admin(bootstrap_servers, client_options) as admin:
+    async with _admin(bootstrap_servers, client_options or {}, allow_plaintext) as admin:
         facts = await _facts(admin, names)
         missing = [name for name in names if name not in facts]
         if missing and not create:
@@ -104,20 +109,46 @@ async def ensure_topics(
 
 @asynccontextmanager
 async def _admin(
-    bootstrap_servers: str, client_options: Mapping[str, Any] | None
+    bootstrap_servers: str, client_options: Mapping[str, Any], allow_plaintext: bool
 ) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(
         bootstrap_servers=bootstrap_servers,
         request_timeout_ms=_REQUEST_TIMEOUT_SECONDS * 1000,
-        **(client_options or {}),
+        **client_options,
     )
     try:
-        await admin.start()
+        await _start(admin, bootstrap_servers, client_options)
+        if not allow_plaintext:
+            _refuse_other_machines(admin, client_options)
         yield admin
     except (KafkaError, OSError, TimeoutError) as error:
         raise StoreUnavailable("kafka", f"The brokers do not answer: {error!r}.") from error
     finally:
         await admin.close()
+
+
+async def _start(
+    admin: AIOKafkaAdminClient, bootstrap_servers: str, client_options: Mapping[str, Any]
+) -> None:
+    try:
+        await admin.start()
+    except Exception as error:  # a server that cannot do SCRAM makes the driver raise anything
+        reason = await why_unreachable(bootstrap_servers, client_options)
+        told = f"Kafka: {reason}." if reason else f"The brokers do not answer: {error!r}."
+        raise StoreUnavailable("kafka", told) from error
+
+
+def _refuse_other_machines(admin: AIOKafkaAdminClient, options: Mapping[str, Any]) -> None:
+    """The first broker may be on this machine, and name others that are not."""
+    others = [f"{broker.host}:{broker.port}" for broker in admin._client.cluster.brokers()]
+    if plaintext_leaves(options, others):
+        raise ConfigurationInvalid(
+            [
+                "kafka.security_protocol: leads off this machine, since the brokers name "
+                f"{', '.join(sorted(others))}; use SSL or SASL_SSL, or set "
+                "kafka.allow_plaintext = true"
+            ]
+        )
 
 
 async def _facts(admin: AIOKafkaAdminClient, names: Sequence[str]) -> dict[str, TopicFacts]:

@@ -5,7 +5,16 @@ raises `ConfigurationInvalid` with every mistake and its place. No setting is re
 ``python -m coordinator.settings`` writes the reference page.
 """
 
+from coordinator.settings.connections import Connection, connections
 from coordinator.settings.loading import load_settings
 from coordinator.settings.models import MongodbStore, PostgresqlStore, Settings, Store
 
-__all__ = ["MongodbStore", "PostgresqlStore", "Settings", "Store", "load_settings"]
+__all__ = [
+    "Connection",
+    "MongodbStore",
+    "PostgresqlStore",
+    "Settings",
+    "Store",
+    "connections",
+    "load_settings",
+]

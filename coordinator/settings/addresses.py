@@ -12,6 +12,7 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 _HOST_AND_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/@,]*):([0-9]{1,5})")
 _PORT_MAX: Final = 65_535
+_SSL_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def check_listen(listen: str) -> str:
@@ -41,9 +42,11 @@ def check_dsn(dsn: str) -> None:
         raise ValueError("must begin with postgresql://")
     _check_authority(parts)
     try:
-        parse_qs(parts.query, strict_parsing=bool(parts.query))
+        query = parse_qs(parts.query, strict_parsing=bool(parts.query))
     except ValueError:
         raise ValueError("has parameters after ? that are not name=value") from None
+    if query.get("sslmode", [_SSL_MODES[0]])[-1].replace("_", "-") not in _SSL_MODES:
+        raise ValueError(f"has an sslmode that is none of {', '.join(_SSL_MODES)}")
     for server in parts.netloc.rpartition("@")[2].split(","):
         _, colon, port = server.rpartition(":")
         if colon and "]" not in port and port and not _is_port(port):

@@ -87,10 +87,29 @@ def _entities(tree: Tree) -> Path | None:
 def _sections(tree: Tree) -> dict[str, Section]:
     valid: dict[str, Section] = {}
     for name, model in SECTIONS.items():
-        section = _judged(tree, (name,), model, tree.values.get(name, {}))
+        given = tree.values.get(name, {})
+        section = _judged(tree, (name,), model, _beside_the_file(tree, model, given))
         if section is not None:
             valid[name] = section
     return valid
+
+
+def _beside_the_file(tree: Tree, model: type[Section], table: Any) -> Any:
+    """Take the paths in a table as relative to the configuration's file."""
+    if not isinstance(table, dict):
+        return table
+    return {
+        name: tree.file.parent / value
+        if isinstance(value, str) and value and name in _FILES[model.__name__]
+        else value
+        for name, value in table.items()
+    }
+
+
+_FILES: Final = {
+    model.__name__: {name for name in model.model_fields if name.endswith("_file")}
+    for model in SECTIONS.values()
+}
 
 
 def _stores(tree: Tree) -> dict[str, Store]:

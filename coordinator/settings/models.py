@@ -63,6 +63,12 @@ def _check_database(name: str) -> str:
 
 Dsn: TypeAlias = Annotated[SecretStr, AfterValidator(_check_dsn)]
 Uri: TypeAlias = Annotated[SecretStr, AfterValidator(_check_uri)]
+File: TypeAlias = Annotated[Path, Field(strict=False)]
+
+_ALLOW_PLAINTEXT: Final = (
+    "Lets this connection leave the machine unencrypted, or to a server whose certificate or name "
+    "is not checked. Warned of at every start."
+)
 
 
 class Journal(Section):
@@ -75,6 +81,7 @@ class Journal(Section):
     migrate: bool = Field(
         True, description="Whether `run` brings the journal's tables up to date by itself."
     )
+    allow_plaintext: bool = Field(False, description=f"For `dsn`. {_ALLOW_PLAINTEXT}")
 
 
 class Kafka(Section):
@@ -99,6 +106,33 @@ class Kafka(Section):
         description="Bytes to which a compressed batch of records may unpack; a larger one "
         "becomes a dead letter unread.",
     )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT",
+        description="How brokers are spoken to. The ones without SSL are for this machine only.",
+    )
+    ca_file: File | None = Field(
+        None,
+        description="Authorities that brokers' certificates may be signed by, PEM; without it the "
+        "system's. All files are relative to `coordinator.toml`.",
+    )
+    certificate_file: File | None = Field(
+        None, description="Our certificate, PEM, where brokers ask for one."
+    )
+    key_file: File | None = Field(
+        None, description="Its key, PEM, if `certificate_file` does not hold it as well."
+    )
+    key_password: SecretStr | None = Field(None, description="What the key is encrypted with.")
+    sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER"] | None = (
+        Field(None, description="How we prove who we are with a SASL protocol.")
+    )
+    sasl_username: Text | None = Field(None, description="Our name for SCRAM and PLAIN.")
+    sasl_password: SecretStr | None = Field(None, description="Our password for SCRAM and PLAIN.")
+    token_file: File | None = Field(
+        None,
+        description="A file that holds a token for OAUTHBEARER; somebody keeps it fresh. Read "
+        "for every connection.",
+    )
+    allow_plaintext: bool = Field(False, description=_ALLOW_PLAINTEXT)
 
 
 class Topics(Section):
@@ -243,6 +277,7 @@ class PostgresqlStore(Section):
         description="Milliseconds to wait for a row that somebody else holds, before the unit "
         "is set aside and tried again.",
     )
+    allow_plaintext: bool = Field(False, description=_ALLOW_PLAINTEXT)
 
 
 class MongodbStore(Section):
@@ -256,6 +291,7 @@ class MongodbStore(Section):
     driver: Literal["motor", "pymongo"] = Field(
         "motor", description="The driver: Motor, or PyMongo's own asyncio API, its successor."
     )
+    allow_plaintext: bool = Field(False, description=_ALLOW_PLAINTEXT)
 
 
 Store: TypeAlias = PostgresqlStore | MongodbStore
@@ -296,15 +332,23 @@ class Settings(Section):
         addresses = [self.journal.dsn] if self.journal.dsn is not None else []
         for store in self.stores.values():
             addresses.append(store.dsn if isinstance(store, PostgresqlStore) else store.uri)
-        return tuple(
-            password
-            for address in addresses
-            for password in passwords_of(address.get_secret_value())
+        kafka = (self.kafka.sasl_password, self.kafka.key_password)
+        return (
+            *(
+                password
+                for address in addresses
+                for password in passwords_of(address.get_secret_value())
+            ),
+            *(secret.get_secret_value() for secret in kafka if secret is not None),
         )
 
     def redact(self, text: str) -> str:
         """Mask every known password in a text, in plain and in URL-encoded form (F39)."""
         return self._redactor(text)
+
+    def keep_secret(self, secret: str) -> None:
+        """Mask this as well from now on: a secret that changes while the daemon runs."""
+        self._redactor.learn(secret)
 
     @cached_property
     def _redactor(self) -> Redactor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
@@ -20,6 +21,7 @@ _SECRET_PARAMETERS: Final = frozenset(
 )
 _USER_AND_PASSWORD: Final = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^:/?#@]*:(.+)@", re.DOTALL)
 _WORD_LENGTH_MAX: Final = 7
+_LEARNED_MAX: Final = 8
 
 
 def passwords_of(address: str) -> tuple[str, ...]:
@@ -53,14 +55,26 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets for form in _forms(secret)}
-        # The longest first: an encoded form may begin with a shorter secret.
-        ordered = sorted(forms, key=lambda form: (-len(form), form))
-        self._pattern = re.compile("|".join(map(_as_pattern, ordered))) if ordered else None
+        self._fixed = tuple(secrets)
+        self._learned: deque[str] = deque(maxlen=_LEARNED_MAX)
+        self._pattern = _pattern(self._fixed)
+
+    def learn(self, secret: str) -> None:
+        """Mask one more; of those learned the last few are kept, since old ones expire."""
+        if secret and secret not in self._learned:
+            self._learned.append(secret)
+            self._pattern = _pattern((*self._fixed, *self._learned))
 
     def __call__(self, text: str) -> str:
         """Mask every secret in the text."""
         return text if self._pattern is None else self._pattern.sub(MASK, text)
+
+
+def _pattern(secrets: Iterable[str]) -> re.Pattern[str] | None:
+    forms = {form for secret in secrets for form in _forms(secret)}
+    # The longest first: an encoded form may begin with a shorter secret.
+    ordered = sorted(forms, key=lambda form: (-len(form), form))
+    return re.compile("|".join(map(_as_pattern, ordered))) if ordered else None
 
 
 def _forms(secret: str) -> set[str]:

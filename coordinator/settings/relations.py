@@ -26,6 +26,7 @@ from coordinator.settings.models import (
     Worker,
 )
 from coordinator.settings.section import Section
+from coordinator.settings.security import kafka_mistakes, transport_mistakes
 from coordinator.toml_reading import Place, hint
 
 Found = Iterator[tuple[Place, str]]
@@ -70,6 +71,10 @@ def mistakes(valid: Valid) -> Found:
     yield from _sizes(valid)
     yield from _lease(valid)
     yield from _undo_records(valid)
+    kafka = valid.section(Kafka)
+    if kafka is not None:
+        yield from kafka_mistakes(kafka)
+    yield from transport_mistakes(kafka, valid.section(Journal), valid.stores)
 
 
 def _journal(valid: Valid) -> Found:
