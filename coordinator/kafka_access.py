@@ -8,13 +8,14 @@ could not bootstrap, so on failure one connection is tried by hand and its error
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 from aiokafka.abc import AbstractTokenProvider
-from aiokafka.conn import create_conn
+from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
@@ -22,6 +23,7 @@ from aiokafka.errors import (
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
+from aiokafka.protocol.metadata import MetadataRequest
 
 from coordinator.hosts import all_on_this_machine, host_of
 from coordinator.tls_files import FreshContext, TlsFiles, handshake_sentence
@@ -129,13 +131,30 @@ async def why_unreachable(servers: str, options: Mapping[str, Any]) -> str | Non
         try:
             async with asyncio.timeout(_DIAGNOSIS_SECONDS):
                 connection = await create_conn(host, port, **_for_one(options))
-            connection.close()
-            return None
-        except (KafkaError, OSError, TimeoutError) as error:
+                try:
+                    is_taken = await _answers(connection)
+                finally:
+                    connection.close()
+            # The driver does not look at the answer to a token; so the broker takes nothing more.
+            is_token = "sasl_oauth_token_provider" in options
+            return _TOKEN_REFUSED if is_token and not is_taken else None
+        except (KafkaError, OSError, TimeoutError, LookupError, ValueError) as error:
             reason = _sentence(error)
-            if handshake_sentence(error) or not isinstance(error, OSError):
+            if not isinstance(error, OSError) or isinstance(error, ssl.SSLError | TokenUnusable):
                 return reason  # it was reached, and this is what it says
     return reason
+
+
+_REFUSED: Final = "the broker refuses our name and password, or our token"
+_TOKEN_REFUSED: Final = "the broker refuses our token"
+
+
+async def _answers(connection: AIOKafkaConnection) -> bool:
+    try:
+        answer = await connection.send(MetadataRequest([]))
+    except (KafkaError, OSError):
+        return False
+    return bool(answer.brokers)
 
 
 def _for_one(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,14 +170,16 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, TokenUnusable):
         return str(error)
     if isinstance(error, SaslAuthenticationFailed | AuthenticationFailedError):
-        return "the broker refuses our name and password, or our token"
+        return _REFUSED
     if isinstance(error, UnsupportedSaslMechanismError | AuthenticationMethodNotSupported):
         return "the broker does not know kafka.sasl_mechanism"
     if isinstance(error, TimeoutError):
         return "the broker does not answer in time"
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there"
-    if isinstance(error, KafkaError):
+    if isinstance(error, LookupError | ValueError):
+        return "the broker does not prove that it knows our password"
+    if isinstance(error, KafkaError | ConnectionResetError):
         return (
             "the broker cuts the connection; does kafka.security_protocol fit its listener?"
             f" ({type(error).__name__})"

@@ -103,6 +103,17 @@ _VERIFY: Final = {
     62: "its certificate is for another host name",
     64: "its certificate is for another address",
 }
+_TEXTS: Final = {
+    "certificate has expired": 10,
+    "certificate is not yet valid": 9,
+    "unable to get local issuer certificate": 20,
+    "certificate in certificate chain": 19,
+    "self-signed certificate": 18,
+    "self signed certificate": 18,
+    "certificate revoked": 23,
+    "Hostname mismatch": 62,
+    "IP address mismatch": 64,
+}
 _CHAIN_LENGTH_MAX: Final = 8
 
 
@@ -115,9 +126,20 @@ def handshake_sentence(error: BaseException | None) -> str | None:
             known = _VERIFY.get(error.verify_code, "its certificate cannot be verified")
             return f"the server cannot be trusted: {known}"
         if isinstance(error, ssl.SSLError):
-            return _sentence_of_alert(error.reason or "")
+            return _sentence_of_alert(getattr(error, "reason", None) or "")
         error = error.__cause__ or error.__context__
     return None
+
+
+def sentence_in_text(text: str) -> str | None:
+    """Say why a TLS handshake failed where a driver tells it only in a text of its own.
+
+    OpenSSL's words are looked for; of the text itself nothing is passed on.
+    """
+    for words, code in _TEXTS.items():
+        if words in text:
+            return f"the server cannot be trusted: {_VERIFY[code]}"
+    return "the TLS handshake failed" if "SSL handshake failed" in text else None
 
 
 def _sentence_of_alert(reason: str) -> str:

@@ -7,13 +7,16 @@ import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pymongo
 import pytest
 
 from tests.servers import KAFKA, MONGODB, POSTGRES, Servers
+
+if TYPE_CHECKING:
+    from tests.guarded import Guarded
 
 # Which server a fixture stands for: what the selected tests ask for is started ahead, side by side.
 SERVER_OF_FIXTURE = {
@@ -85,15 +88,16 @@ def pytest_terminal_summary(
 
 
 @pytest.fixture(autouse=True)
-def _leftovers_of_the_kafka_driver(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let go of connections that aiokafka leaves behind, in the test that it was used in.
+def _leftovers_of_drivers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let go of connections that drivers leave behind, in the test that they were used in.
 
-    It forgets one that it is opening when it is stopped; found by the collector in a later test,
-    it would fail that one.
+    aiokafka forgets one that it is opening when it is stopped, PyMongo one whose handshake failed;
+    found by the collector in a later test, it would fail that one.
     """
     yield
     markers = {mark.name for mark in request.node.iter_markers()}
-    if "kafka" in request.node.path.name or markers & {"acceptance", "chaos"}:
+    is_driver = any(name in request.node.path.name for name in ("kafka", "tls"))
+    if is_driver or markers & {"acceptance", "chaos"}:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
@@ -103,6 +107,16 @@ def _leftovers_of_the_kafka_driver(request: pytest.FixtureRequest) -> Iterator[N
 def servers(pytestconfig: pytest.Config) -> Servers:
     """The run's servers. Reading `postgres_dsn`, `mongodb_uri`, `kafka_bootstrap` starts one."""
     return pytestconfig.stash[SERVERS]
+
+
+@pytest.fixture(scope="module")
+def guarded() -> "Iterator[Guarded]":
+    """Servers with TLS, passwords and roles; each starts when it is first asked for."""
+    from tests.guarded import Guarded  # only these tests need its libraries
+
+    servers = Guarded()
+    yield servers
+    servers.close()
 
 
 @pytest.fixture

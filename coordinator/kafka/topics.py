@@ -122,7 +122,7 @@ async def _admin(
             _refuse_other_machines(admin, client_options)
         yield admin
     except (KafkaError, OSError, TimeoutError) as error:
-        raise StoreUnavailable("kafka", f"The brokers do not answer: {error!r}.") from error
+        raise await _unavailable(error, bootstrap_servers, client_options) from error
     finally:
         await admin.close()
 
@@ -133,9 +133,15 @@ async def _start(
     try:
         await admin.start()
     except Exception as error:  # a server that cannot do SCRAM makes the driver raise anything
-        reason = await why_unreachable(bootstrap_servers, client_options)
-        told = f"Kafka: {reason}." if reason else f"The brokers do not answer: {error!r}."
-        raise StoreUnavailable("kafka", told) from error
+        raise await _unavailable(error, bootstrap_servers, client_options) from error
+
+
+async def _unavailable(
+    error: Exception, bootstrap_servers: str, client_options: Mapping[str, Any]
+) -> StoreUnavailable:
+    reason = await why_unreachable(bootstrap_servers, client_options)
+    told = f"No broker takes us: {reason}." if reason else f"The brokers do not answer: {error!r}."
+    return StoreUnavailable("kafka", told)
 
 
 def _refuse_other_machines(admin: AIOKafkaAdminClient, options: Mapping[str, Any]) -> None:

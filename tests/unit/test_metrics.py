@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -12,6 +13,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.bootstrap.measuring import Measuring
+from coordinator.bootstrap.transports import tell_unprotected
 from coordinator.daemon.health import Health
 from coordinator.daemon.http import HttpServer
 from coordinator.daemon.metrics import Metrics
@@ -28,6 +30,7 @@ from coordinator.engine.schedule import Entry, Schedule
 from coordinator.journal.outbox import Unpublished
 from coordinator.kafka.intake import IntakeState
 from coordinator.kafka.sending import Tally
+from coordinator.settings import Settings, load_settings
 from tests.units import RECEIVED_AT, entity, insert, mapping, unit
 
 Sample = tuple[str, str, tuple[tuple[str, str], ...]]
@@ -107,7 +110,14 @@ def samples(text: str) -> dict[Sample, float]:
     }
 
 
-async def test_every_declared_metric_is_set_by_somebody(daemon: Daemon) -> None:
+def unprotected_settings(folder: Path) -> Settings:
+    config = folder / "coordinator.toml"
+    config.write_text(Path("config/coordinator.toml").read_text())
+    overrides = {"kafka.bootstrap_servers": "broker:9092", "kafka.allow_plaintext": "true"}
+    return load_settings(config, overrides, {})
+
+
+async def test_every_declared_metric_is_set_by_somebody(daemon: Daemon, tmp_path: Path) -> None:
     """Only the parts that set metrics in a daemon are moved here, never a metric by itself."""
     fresh = samples(generate_latest(Metrics().registry).decode())
     tell_everything(daemon.observer)
@@ -121,6 +131,7 @@ async def test_every_declared_metric_is_set_by_somebody(daemon: Daemon) -> None:
     outbox = Outbox()
     outbox.now = Unpublished(2, 1.5)
     await daemon.measuring.look_at_outbox(outbox)
+    tell_unprotected(unprotected_settings(tmp_path), daemon.metrics)
     daemon.health.back("catalog")
     daemon.health.loop_lag_seconds = 0.25
     text = await scraped(daemon)

@@ -23,10 +23,12 @@ SMALL = """
     [stores.ledger]
     kind = "postgresql"
     dsn = "postgresql://app:s3cr3t%2Fp%40ss@db:5432/app"
+    allow_plaintext = true
     [stores.catalog]
     kind = "mongodb"
     uri = "mongodb://u:0ther%20w%C3%B6rd@m1:27017,m2:27017/?replicaSet=rs0"
     database = "app"
+    allow_plaintext = true
 """
 
 Write = Callable[[str], Path]

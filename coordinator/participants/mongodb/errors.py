@@ -31,7 +31,7 @@ from coordinator.domain.errors import (
     StoreError,
     StoreUnavailable,
 )
-from coordinator.tls_files import handshake_sentence
+from coordinator.tls_files import handshake_sentence, sentence_in_text
 
 DRIVER_ERRORS: Final = (PyMongoError, BSONError, OverflowError)
 """Everything that a call of the driver may raise; catch these and `translate` them."""
@@ -84,7 +84,8 @@ def translate(store: str, error: Exception) -> StoreError:
     if isinstance(error, OperationFailure):
         return _of_code(store, error.code or 0, error.details or {}, error)
     if isinstance(error, ServerSelectionTimeoutError):
-        return StoreUnavailable(store, _of_selection(error))
+        reason = sentence_in_text(str(error)) or "no primary could be reached in time"
+        return StoreUnavailable(store, reason)
     if isinstance(error, DocumentTooLarge):
         return refused(
             store, ErrorCode.TOO_LARGE, "A document or statement passes MongoDB's 16 MB."
@@ -96,15 +97,6 @@ def translate(store: str, error: Exception) -> StoreError:
     if isinstance(error, BSONError | OverflowError):
         return refused(store, ErrorCode.CONSTRAINT_VIOLATED, "A value cannot be stored as BSON.")
     return StoreUnavailable(store, f"the driver failed with {type(error).__name__}")
-
-
-def _of_selection(error: ServerSelectionTimeoutError) -> str:
-    """Say why there was no primary, if a server was found and the handshake with it failed."""
-    topology: Any = error.details
-    for server in getattr(topology, "server_descriptions", dict)().values():
-        if (sentence := handshake_sentence(server.error)) is not None:
-            return sentence
-    return "no primary could be reached in time"
 
 
 def translate_commit(store: str, error: Exception, *, sent_before: bool) -> StoreError:
