@@ -11,19 +11,42 @@ from coordinator.bootstrap.assembly import announcer
 from coordinator.bootstrap.journal import journal_dsn, prepare_journal
 from coordinator.bootstrap.topics import reply_topics
 from coordinator.bootstrap.kafka_security import kafka_options
+from coordinator.bootstrap.stores import connect
 from coordinator.domain.errors import ConfigurationInvalid, StoreError
 from coordinator.engine.ports import JOURNAL
 from coordinator.engine.units_api import UnitsApi
 from coordinator.journal.migrate import pending
 from coordinator.journal.operators import JournalOperators
 from coordinator.kafka.topics import describe_topics
+from coordinator.mapping import load_entities
+from coordinator.participants.mongodb import bookkeeping as mongodb_bookkeeping
+from coordinator.participants.postgresql import bookkeeping as postgresql_bookkeeping
 from coordinator.settings import Settings
 
 _MESSAGE_BYTES_DEFAULT: Final = 1_048_588
 
 
 async def migrate(settings: Settings) -> None:
-    """Make the journal's tables, or bring them to this version's shape."""
+    """Make the journal's tables and the stores' bookkeeping, or bring them to this version's shape.
+
+    After it a daemon needs no right to make anything. Raises `StoreError` for a server that is
+    away or refuses; what was done before stays.
+    """
+    await _migrate_journal(settings)
+    declarations = load_entities(settings)
+    connections = await connect(settings, "coordinator/migrate")
+    try:
+        for name, pool in connections.pools.items():
+            if name != settings.journal.store:
+                await postgresql_bookkeeping.prepare(pool, name)
+        for name, driver in connections.drivers.items():
+            collections = [each.entity.table for each in declarations if each.entity.store == name]
+            await mongodb_bookkeeping.prepare(driver, name, collections)
+    finally:
+        await connections.close()
+
+
+async def _migrate_journal(settings: Settings) -> None:
     pool = await postgres_pool.open_pool(journal_dsn(settings), "coordinator/migrate", max_size=1)
     try:
         async with postgres_pool.connected(pool, JOURNAL) as connection:

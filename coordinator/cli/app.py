@@ -77,7 +77,7 @@ def check(config: Config = None, set_: Overrides = None) -> None:
 
 @app.command()
 def migrate(config: Config = None, set_: Overrides = None) -> None:
-    """Make the journal's tables, or bring them to this version's shape."""
+    """Make the tables of the journal and of the stores' bookkeeping, or bring them up to date."""
     from coordinator.bootstrap import migrate as migrate_journal
 
     asyncio.run(migrate_journal(load(config, set_)))
@@ -85,6 +85,23 @@ def migrate(config: Config = None, set_: Overrides = None) -> None:
         show_line("The journal is up to date.")
     else:
         show_json({"journal": "up to date"})
+
+
+@app.command()
+def roles(
+    store: Annotated[
+        str, typer.Argument(metavar="STORE", help="A store's name, or journal for one of its own.")
+    ],
+    prefix: Annotated[
+        str, typer.Option(metavar="NAME", help="What the names of the roles begin with.")
+    ] = "coordinator",
+    config: Config = None,
+    set_: Overrides = None,
+) -> None:
+    """Show the script that makes the least roles for a store: SQL, or JavaScript for mongosh."""
+    from coordinator.bootstrap.roles import script
+
+    sys.stdout.write(script(load(config, set_), store, prefix))
 
 
 @app.command()

@@ -16,8 +16,8 @@ import asyncpg
 
 from coordinator.domain.errors import ConfigurationInvalid
 
+_SCHEMA = "CREATE SCHEMA coordinator"
 _TABLE = """
-CREATE SCHEMA IF NOT EXISTS coordinator;
 CREATE TABLE IF NOT EXISTS coordinator.migrations (
     version    int PRIMARY KEY,
     name       text NOT NULL,
@@ -59,6 +59,9 @@ async def migrate(connection: asyncpg.Connection) -> Sequence[str]:
     """
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('coordinator.migrate'))")
+        # Asked first: CREATE SCHEMA IF NOT EXISTS needs the right even where it does nothing.
+        if await connection.fetchval("SELECT to_regnamespace('coordinator')") is None:
+            await connection.execute(_SCHEMA)
         await connection.execute(_TABLE)
         done = {
             row["version"]: row["checksum"]

@@ -88,7 +88,7 @@ class _TableComparison:
             self._warn("table", f"row security of {shown} may hide rows from us")
 
     def _judge_rights(self) -> None:
-        lacking = sorted(_rights_needed(self._entity) - self._live.rights)
+        lacking = sorted(rights_needed(self._entity) - self._live.rights)
         if lacking:
             self._found.missing_rights.append(
                 f"{self._place}.table: store {self._entity.store} does not grant us "
@@ -209,8 +209,11 @@ _OTHER_KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreig
 CREATING: Final = frozenset({OperationKind.INSERT, OperationKind.UPSERT})
 
 
-def _rights_needed(entity: Entity) -> frozenset[str]:
-    """What the operations need, their undo included. Locking a row needs UPDATE."""
+def rights_needed(entity: Entity) -> frozenset[str]:
+    """Give the privileges on its table that its operations need, their undo included.
+
+    Locking a row needs UPDATE.
+    """
     needed = {"SELECT", "UPDATE"}
     if entity.operations & {*CREATING, OperationKind.DELETE}:
         needed |= {"INSERT", "DELETE"}

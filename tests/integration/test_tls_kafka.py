@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from coordinator.client import CoordinatorClient, KafkaSecurity, KafkaUnreachable, TopicMissing
 from coordinator.domain.errors import ConfigurationInvalid, StoreUnavailable
 from coordinator.kafka.topics import describe_topics, ensure_topics
+from coordinator.kafka_access import Mechanism
 from tests.guarded import KEY_PASSWORD, PASSWORD, WRONG, Guarded, reveals_nothing, token
 
 pytestmark = pytest.mark.integration
@@ -86,8 +87,21 @@ def kafka_cases(guarded: Guarded, folder: Path) -> dict[str, tuple[str, str, Kaf
     files = guarded.certificates
     (folder / "old").write_text(token(-5))
     (folder / "empty").write_text("\n")
-    scram = ("SASL_SSL", files.ca)
-    user = {"sasl_username": "app", "sasl_password": WRONG}
+
+    def sasl(mechanism: Mechanism) -> KafkaSecurity:
+        return KafkaSecurity(
+            "SASL_SSL",
+            files.ca,
+            sasl_mechanism=mechanism,
+            sasl_username="app",
+            sasl_password=WRONG,
+        )
+
+    def by_token(name: str) -> KafkaSecurity:
+        return KafkaSecurity(
+            "SASL_SSL", files.ca, sasl_mechanism="OAUTHBEARER", token_file=folder / name
+        )
+
     return {
         "wrong authority": (
             "SSL",
@@ -122,31 +136,31 @@ def kafka_cases(guarded: Guarded, folder: Path) -> dict[str, tuple[str, str, Kaf
         "wrong password": (
             "SCRAM",
             "localhost",
-            KafkaSecurity(*scram, sasl_mechanism="SCRAM-SHA-512", **user),
+            sasl("SCRAM-SHA-512"),
             "the broker refuses our name and password, or our token",
         ),
         "wrong plain password": (
             "PLAIN",
             "localhost",
-            KafkaSecurity(*scram, sasl_mechanism="PLAIN", **user),
+            sasl("PLAIN"),
             "the broker refuses our name and password, or our token",
         ),
         "unknown mechanism": (
             "PLAIN",
             "localhost",
-            KafkaSecurity(*scram, sasl_mechanism="SCRAM-SHA-512", **user),
+            sasl("SCRAM-SHA-512"),
             "the broker does not know kafka.sasl_mechanism",
         ),
         "expired token": (
             "OAUTH",
             "localhost",
-            KafkaSecurity(*scram, sasl_mechanism="OAUTHBEARER", token_file=folder / "old"),
+            by_token("old"),
             "the broker refuses our token",
         ),
         "no token": (
             "OAUTH",
             "localhost",
-            KafkaSecurity(*scram, sasl_mechanism="OAUTHBEARER", token_file=folder / "empty"),
+            by_token("empty"),
             "the file kafka.token_file holds no token",
         ),
         "TLS to a listener without": (

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pymongo
@@ -25,6 +25,9 @@ from tests.acceptance.harness.config_text import config_text, merge
 from tests.acceptance.harness.daemon import Daemon
 from tests.acceptance.harness.topics import Header, Place, Record, Topics
 from tests.servers import Servers
+
+if TYPE_CHECKING:
+    from tests.guarded import Guarded
 
 Json = dict[str, Any]
 _REPOSITORY = Path(__file__).parents[3]
@@ -41,7 +44,7 @@ class World:
     ledger: asyncpg.Connection
     archive: asyncpg.Connection
 
-    def __init__(self, servers: Servers | Addresses, folder: Path) -> None:
+    def __init__(self, servers: Servers | Addresses | Guarded, folder: Path) -> None:
         self.servers = servers
         self.name = f"acc{uuid.uuid4().hex[:10]}"
         self.folder = folder
@@ -289,13 +292,15 @@ class World:
         await self.results(ids)
         await self.topics.caught_up()
 
-    async def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command of the product with this world's configuration."""
+    async def cli(
+        self, *arguments: str, check: bool = True, config: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command of the product, with this world's configuration unless another is given."""
         done = await asyncio.to_thread(
             subprocess.run,
             [
                 *(sys.executable, "-m", "coordinator", *arguments),
-                *("--config", str(self.daemon.config)),
+                *("--config", str(config or self.daemon.config)),
             ],
             capture_output=True,
             text=True,
