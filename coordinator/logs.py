@@ -10,7 +10,8 @@ names that are not in `coordinator.log_events`, and never blocks or fails its ca
     log.error(LogEvent.DAEMON_TASK_FAILED, "The relay died.", task="relay", error=exception)
 
 ``error=`` takes an exception and becomes ``error.type`` and ``error.message``, at level error
-``error.stack`` as well. Fields are named by the catalogue; row values may be passed at debug only.
+``error.stack`` as well; what could quote a row value is left out (see `error_texts`). Fields are
+named by the catalogue; row values may be passed at debug only.
 
 **Slow readers.** A full stdout pipe would block the event loop, the lease would run out and a
 healthy worker be fenced. So lines go into a bounded buffer that a thread writes; beyond the bound
@@ -27,7 +28,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from time import time_ns
 from typing import Any, BinaryIO, Literal
@@ -36,6 +36,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from coordinator.error_texts import message_of, stack_of
 from coordinator.log_events import LogEvent
 from coordinator.log_lines import LineWriter
 
@@ -181,13 +182,22 @@ def _dump(line: EventDict) -> bytes:
 def _expand_error(level: str, event_dict: EventDict) -> None:
     error = event_dict.pop("error")
     if not isinstance(error, BaseException):
-        event_dict["error.message"] = str(error)[:_TEXT_CHARACTERS_MAX]
+        event_dict["error.message"] = _cut(str(error), _TEXT_CHARACTERS_MAX)
         return
     event_dict["error.type"] = type(error).__qualname__
-    event_dict["error.message"] = str(error)[:_TEXT_CHARACTERS_MAX]
+    event_dict["error.message"] = _cut(message_of(error), _TEXT_CHARACTERS_MAX) or None
     if level == "error":
-        stack = "".join(traceback.format_exception(error))
-        event_dict["error.stack"] = stack[-_STACK_CHARACTERS_MAX:]
+        event_dict["error.stack"] = _cut(stack_of(error), -_STACK_CHARACTERS_MAX)
+
+
+_OUR_OWN = frozenset({"timestamp", "level", "event"})
+
+
+def _cut(text: str, characters: int) -> str:
+    """Keep the first so many characters, or the last; masked before, so that no half is left."""
+    redact = _State.redact
+    whole = text if redact is None else redact(text)
+    return whole[:characters] if characters > 0 else whole[characters:]
 
 
 def _masked(value: Any) -> Any:
@@ -197,7 +207,7 @@ def _masked(value: Any) -> Any:
         return value
     if isinstance(value, dict):
         return {
-            name: item if name in ("timestamp", "level", "event") else _masked(item)
+            _masked(name): item if name in _OUR_OWN else _masked(item)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple | set | frozenset):
@@ -227,7 +237,7 @@ class _LibraryHandler(logging.Handler):
                 fields["repeated"] = repeated
             if record.exc_info and record.exc_info[1] is not None:
                 fields["error"] = record.exc_info[1]
-            message = record.getMessage()[:_TEXT_CHARACTERS_MAX]
+            message = _library_message(record)
             method = _LOG.error if _is_grave(record) else _LOG.warning
             method(LogEvent.LIBRARY_MESSAGE, message, **fields)
         except Exception:
@@ -246,6 +256,12 @@ class _LibraryHandler(logging.Handler):
             self._seen.clear()
         self._seen[kind] = [now, 0]
         return entry[1] if entry is not None else 0
+
+
+def _library_message(record: logging.LogRecord) -> str:
+    """Give the text; of asyncio's its first line, since representations of anything follow."""
+    message = _cut(record.getMessage(), _TEXT_CHARACTERS_MAX)
+    return message.partition("\n")[0] if record.name == "asyncio" else message
 
 
 def _is_grave(record: logging.LogRecord) -> bool:

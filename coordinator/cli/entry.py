@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from typing import NoReturn
 
 from coordinator.cli import configuration
 from coordinator.cli.app import app
 from coordinator.domain.errors import ConfigurationInvalid, CoordinatorError
+from coordinator.error_texts import stack_of
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION_INVALID = 2
@@ -37,8 +37,8 @@ def _run() -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
-    except Exception:  # a bug: its traceback must not show a secret either (F39)
-        _complain(traceback.format_exc().rstrip())
+    except Exception as error:  # a bug: its traceback must not show a secret either (F39)
+        _complain(stack_of(error).rstrip())
         return EXIT_FAILED
     return 0
 

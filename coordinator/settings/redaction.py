@@ -1,18 +1,18 @@
 """Masking secrets in texts (F39).
 
-Owns finding the passwords in an address, the forms in which one may turn up (as it is, URL-encoded
-in several ways, escaped in JSON or in a representation), and masking them. Everything that leaves
-the daemon as a sentence goes through a `Redactor`.
+Owns finding the passwords in an address, the forms in which one may turn up (as it is, URL-encoded,
+escaped in JSON or in a representation, and all that several times over), and masking them. All
+that leaves the daemon as a sentence goes through a `Redactor`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import deque
 from collections.abc import Iterable
+from itertools import groupby
 from typing import Final
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlsplit
 
 MASK: Final = "***"
 
@@ -20,6 +20,7 @@ _SECRET_PARAMETERS: Final = frozenset(
     {"password", "sslpassword", "tlscertificatekeyfilepassword", "authmechanismproperties"}
 )
 _USER_AND_PASSWORD: Final = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^:/?#@]*:(.+)@", re.DOTALL)
+_SESSION_TOKEN: Final = re.compile(r"AWS_SESSION_TOKEN:([^,]+)", re.DOTALL)
 _WORD_LENGTH_MAX: Final = 7
 _LEARNED_MAX: Final = 8
 
@@ -40,6 +41,7 @@ def passwords_of(address: str) -> tuple[str, ...]:
         for name, value in parse_qsl(parts.query):
             if name.lower() in _SECRET_PARAMETERS:
                 found[value] = None
+                found |= dict.fromkeys(_SESSION_TOKEN.findall(value))
     except ValueError:
         pass
     for password in written:
@@ -71,25 +73,59 @@ class Redactor:
 
 
 def _pattern(secrets: Iterable[str]) -> re.Pattern[str] | None:
-    forms = {form for secret in secrets for form in _forms(secret)}
-    # The longest first: an encoded form may begin with a shorter secret.
-    ordered = sorted(forms, key=lambda form: (-len(form), form))
+    # The longest first: one may begin with a shorter one.
+    ordered = sorted({each for each in secrets if each}, key=lambda each: (-len(each), each))
     return re.compile("|".join(map(_as_pattern, ordered))) if ordered else None
 
 
-def _forms(secret: str) -> set[str]:
-    encoded = {quote(secret, safe=""), quote(secret), quote_plus(secret), quote(secret, safe=":/")}
-    escaped = {
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
-    }
-    lower_case = {re.sub("%[0-9A-F]{2}", lambda part: part[0].lower(), form) for form in encoded}
-    return {form for form in {secret} | encoded | lower_case | escaped if form}
+def _as_pattern(secret: str) -> str:
+    """Match the secret however often it was URL-encoded, quoted or escaped on its way."""
+    if len(secret) <= _WORD_LENGTH_MAX and secret.isalnum() and secret.isascii():
+        return rf"(?<![^\W_]){secret}(?![^\W_])"
+    return "".join(
+        rf"(?:\\{{{sum(1 for _ in run)},}}+|{_percent(character)})"
+        if character == "\\"
+        else _character(character) * sum(1 for _ in run)
+        for character, run in groupby(secret)
+    )
 
 
-def _as_pattern(form: str) -> str:
-    escaped = re.escape(form)
-    if len(form) <= _WORD_LENGTH_MAX and form.isalnum():
-        return rf"(?<![^\W_]){escaped}(?![^\W_])"
-    return escaped
+def _character(character: str) -> str:
+    """Match one character: as it is, percent-encoded, or behind a backslash."""
+    if character.isascii() and character.isalnum():
+        return character
+    ways = [re.escape(character), _percent(character)]
+    if character == " ":
+        ways.append(r"\+")
+    elif character in _ESCAPED:
+        ways.append(rf"\\++{_ESCAPED[character]}")
+    elif not character.isascii() or not character.isprintable():
+        ways.append(_code(character))
+    return f"(?:{'|'.join(ways)})"
+
+
+_ESCAPED: Final = {
+    '"': '"',
+    "'": "'",
+    "/": "/",
+    "\n": "n",
+    "\r": "r",
+    "\t": "t",
+    "\b": "b",
+    "\f": "f",
+}
+
+
+def _percent(character: str) -> str:
+    """Match its percent-encoding, itself encoded any number of times: ``%2F``, ``%252f``."""
+    octets = character.encode("utf-8", "surrogatepass")
+    return "(?i:" + "".join(rf"%(?:25)*{octet:02X}" for octet in octets) + ")"
+
+
+def _code(character: str) -> str:
+    """Match it as a number behind a backslash: ``\\u00fc``, ``\\xfc``, ``\\U0001F600``, pairs."""
+    number = ord(character)
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    pairs = "".join(rf"\\++u{units[n : n + 4]}" for n in range(0, len(units), 4))
+    ways = [pairs, rf"\\++U{number:08x}"] + ([rf"\\++x{number:02x}"] if number < 256 else [])
+    return f"(?i:{'|'.join(ways)})"

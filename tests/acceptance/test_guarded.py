@@ -146,6 +146,24 @@ async def test_the_transport_is_as_it_should_be(world: World) -> None:
     assert all(line.endswith(" 0.0") for line in told)
 
 
+async def test_row_values_stay_out_of_log_and_metrics(world: World) -> None:
+    """DESIGN 2.7: what stores say of a refused row quotes it; what we say does not."""
+    canary = f"canary-{new_id()}"
+    first, second = new_number(), new_number()
+    await world.committed(insert("customer", first, name=canary, email=canary))
+    for operation in (
+        insert("customer", second, name=canary, email=canary),
+        insert("customer", second, name=canary, tier=100),
+        insert("sample", canary, word=canary),
+    ):
+        outcome = await world.run(operation)
+        assert outcome["status"] == "rejected", outcome
+    assert outcome["error"]["code"] == "invalid"
+    _, metrics = await world.daemon.get("/metrics")
+    assert canary not in metrics
+    assert canary not in (world.folder / "daemon.log").read_text()
+
+
 async def test_a_role_ends_its_own_sessions(world: World, guarded: Guarded) -> None:
     """What a takeover does, alone: without a right of its own."""
     dsn = guarded.dsn("coordinator_run", PASSWORD, f"{world.name}_ledger")

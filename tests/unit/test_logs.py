@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from coordinator import logs
+from coordinator.domain.errors import StoreUnavailable
 from coordinator.log_events import CATALOGUE, LogEvent, render_page
 from coordinator.log_lines import LineWriter
+from coordinator.settings.redaction import Redactor
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/reference/log-events.md"
@@ -73,12 +75,12 @@ def test_bound_fields_stand_in_every_line(log_file: LogFile) -> None:
 
 def test_an_error_has_its_stack_and_a_warning_has_not(log_file: LogFile) -> None:
     try:
-        raise LookupError("gone")
-    except LookupError as error:
+        raise RuntimeError("gone")
+    except RuntimeError as error:
         log.error(LogEvent.DAEMON_TASK_FAILED, "It died.", error=error)
         log.warning(LogEvent.DEPENDENCY_AWAY, "It is away.", error=error)
     loud, quiet = log_file.lines()
-    assert (loud["error.type"], loud["error.message"]) == ("LookupError", "gone")
+    assert (loud["error.type"], loud["error.message"]) == ("RuntimeError", "gone")
     assert "test_logs.py" in loud["error.stack"]
     assert "error.stack" not in quiet
 
@@ -300,3 +302,42 @@ def test_calls_pass_only_the_fields_of_their_event() -> None:
 
 def test_the_page_is_generated() -> None:
     assert PAGE.read_text() == render_page(), "run: python -m coordinator.log_events > the page"
+
+
+def test_half_a_secret_is_not_left_where_a_text_is_cut(log_file: LogFile) -> None:
+    logs.configure("json", "info", Redactor(["opensesame"]), stream=log_file.stream)
+    for length in range(4_080, 4_100):
+        log.warning(
+            LogEvent.DEPENDENCY_AWAY, "Away.", error=OSError("x" * length + "opensesame" * 3)
+        )
+    assert "open" not in log_file.text()
+    assert "esame" not in log_file.text()
+
+
+def test_names_within_fields_are_masked_too(log_file: LogFile) -> None:
+    logs.configure("json", "info", Redactor(["opensesame"]), stream=log_file.stream)
+    log.info(LogEvent.UNIT_FINISHED, "Done.", reason={"opensesame": [{"opensesame": 1}]})
+    assert log_file.lines()[0]["reason"] == {"***": [{"***": 1}]}
+
+
+class Told(Exception):
+    sqlstate = "23505"
+
+
+def test_what_could_quote_a_row_is_told_by_its_code(log_file: LogFile) -> None:
+    try:
+        try:
+            raise Told("DETAIL: Key (email)=(ann@example.org) already exists.")
+        except Told as error:
+            raise StoreUnavailable("ledger", "it is away") from error
+    except StoreUnavailable as error:
+        group = ExceptionGroup("two", [error, ValueError("ann@example.org")])
+        log.error(LogEvent.DAEMON_TASK_FAILED, "It died.", error=group)
+        log.warning(LogEvent.DEPENDENCY_AWAY, "Away.", error=error.__cause__)
+        log.warning(LogEvent.DEPENDENCY_AWAY, "Away.", error=error)
+    assert "ann@example.org" not in log_file.text()
+    grave, code, ours = log_file.lines()
+    assert "Told: (sqlstate 23505)" in grave["error.stack"]
+    assert "StoreUnavailable: ledger: it is away" in grave["error.stack"]
+    assert code["error.message"] == "(sqlstate 23505)"
+    assert ours["error.message"] == "ledger: it is away"

@@ -425,6 +425,12 @@ def test_secrets_are_in_no_representation(write: Write) -> None:
         "0ther%20w%C3%B6rd",
         "0ther+w%c3%b6rd",
         "0ther w\\u00f6rd",
+        "0ther w\\xf6rd",
+        "0ther w\\\\u00f6rd",
+        "0ther%2520w%25C3%25B6rd",
+        "s3cr3t%252Fp%2540ss",
+        "s3cr3t%2Fp@ss",
+        "s3cr3t\\/p@ss",
     ],
 )
 def test_every_form_of_a_password_is_masked(write: Write, form: str) -> None:
