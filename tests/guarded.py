@@ -19,6 +19,8 @@ from typing import Any, Final
 
 import pymongo
 import trustme
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.admin import CreateAclsRequest
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -231,7 +233,10 @@ class GuardedMongoDB(MongoDB):
         return True
 
 
-LISTENERS: Final = ("SSL", "EXPIRED", "MTLS", "SCRAM", "PLAIN", "OAUTH", "OPEN_SCRAM")
+LISTENERS: Final = ("SSL", "EXPIRED", "MTLS", "SCRAM", "PLAIN", "OAUTH", "OPEN_SCRAM", "ACL")
+_KINDS: Final = {"topic": 2, "group": 3, "cluster": 4}
+_LITERAL, _PREFIXED, _ALLOW = 3, 4, 3
+_OPERATIONS: Final = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
 _JAAS: Final = "org.apache.kafka.common.security."
 
 
@@ -258,11 +263,35 @@ class GuardedKafka(Kafka):
                 *("--config", str(self.folder / "server.properties")),
                 *("--add-scram", f"SCRAM-SHA-512=[name=app,password={PASSWORD}]"),
                 *("--add-scram", f"SCRAM-SHA-256=[name=app,password={PASSWORD}]"),
+                *("--add-scram", f"SCRAM-SHA-512=[name=coordinator,password={PASSWORD}]"),
             ],
             cwd=self.folder,
             log=self.log,
             what="The formatting of Kafka's storage",
         )
+
+    async def grant(self, *rights: tuple[str, str, str]) -> None:
+        """Give the user `coordinator` rights: (operations, kind of thing, its name)."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.address)
+        await admin.start()
+        try:
+            for operations, kind, name in rights:
+                pattern = _PREFIXED if name.endswith("*") else _LITERAL
+                for operation in operations.split():
+                    answer = await admin._send_request(
+                        CreateAclsRequest(
+                            _KINDS[kind],
+                            name.rstrip("*"),
+                            pattern,
+                            "User:coordinator",
+                            "*",
+                            _OPERATIONS[operation],
+                            _ALLOW,
+                        )
+                    )
+                    assert answer.creation_responses[0][0] == 0, answer
+        finally:
+            await admin.close()
 
     def describe(self) -> str:
         return jars.class_path(self.report)[1]
@@ -279,12 +308,17 @@ class GuardedKafka(Kafka):
             "PLAIN": "SASL_SSL",
             "OAUTH": "SASL_SSL",
             "OPEN_SCRAM": "SASL_PLAINTEXT",
+            "ACL": "SASL_SSL",
         }
         given["listeners"] += "," + ",".join(own.values())
         given["advertised.listeners"] += "," + ",".join(own.values())
         given["listener.security.protocol.map"] += "," + ",".join(
             f"{name}:{kind}" for name, kind in kinds.items()
         )
+        given["authorizer.class.name"] = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+        # Whoever comes in by the other listeners may everything; "coordinator" what it is granted.
+        given["super.users"] = "User:ANONYMOUS;User:app;User:certified"
+        given["ssl.principal.mapping.rules"] = "RULE:^.*CN=([^,]+).*$/$1/,DEFAULT"
         given["ssl.keystore.type"] = given["ssl.truststore.type"] = "PEM"
         given["ssl.keystore.location"] = str(self._certificates.server)
         given["ssl.truststore.location"] = str(self._certificates.ca)
@@ -305,6 +339,8 @@ class GuardedKafka(Kafka):
                 "plain.plain.sasl.jaas.config",
                 f'{_JAAS}plain.PlainLoginModule required user_app="plain-canary";',
             ),
+            ("acl.sasl.enabled.mechanisms", "SCRAM-SHA-512"),
+            ("acl.scram-sha-512.sasl.jaas.config", f"{_JAAS}scram.ScramLoginModule required;"),
             ("oauth.sasl.enabled.mechanisms", "OAUTHBEARER"),
             (
                 "oauth.oauthbearer.sasl.jaas.config",

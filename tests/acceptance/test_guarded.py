@@ -5,6 +5,7 @@ PostgreSQL is Debian's here, since the wheel's server has no TLS.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,11 +14,25 @@ import asyncpg
 import pymongo
 import pytest
 import pytest_asyncio
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
+from aiokafka.protocol.admin import CreateAclsRequest
 from pymongo.errors import OperationFailure
 
+from coordinator.kafka_access import KafkaSecurity
 from tests.acceptance.harness.config_text import config_text, merge
 from tests.acceptance.harness.daemon import Daemon
-from tests.acceptance.harness.guarded_world import grant_roles, migrate, secure_settings
+from tests.acceptance.harness.guarded_world import (
+    grant_kafka,
+    grant_roles,
+    migrate,
+    secure_settings,
+)
 from tests.acceptance.harness.operations import Json, adding, insert
 from tests.acceptance.harness.outsider import holding, holds, stored
 from tests.acceptance.harness.waiting import until
@@ -42,6 +57,7 @@ async def world(guarded: Guarded, tmp_path_factory: pytest.TempPathFactory) -> A
         await grant_roles(made, guarded)
         await migrate(made, guarded)
         await grant_roles(made, guarded)
+        await grant_kafka(made, guarded)
         await made.ledger.execute("CREATE TABLE salaries (id int PRIMARY KEY, amount numeric)")
         made.catalog["salaries"].insert_one({"_id": 1, "amount": 1})
         await made.start()
@@ -119,7 +135,8 @@ async def test_another_daemon_takes_over(world: World) -> None:
     assert not world.daemon.logs("duty.retried"), "a right was missing"
 
 
-async def test_the_commands_of_an_operator(world: World) -> None:
+async def test_the_commands_of_an_operator(world: World, guarded: Guarded) -> None:
+    """A client is somebody else than the daemon, which may not write units."""
     await world.cli("check")
     await world.cli("units", "list")
     account = new_number()
@@ -128,7 +145,11 @@ async def test_the_commands_of_an_operator(world: World) -> None:
         f'{{"id": "{new_id()}", "operations": [{{"op": "insert", "entity": "account", '
         f'"key": {account}, "values": {{"balance": "1"}}}}]}}'
     )
-    await world.cli("submit", str(unit))
+    client = (
+        "kafka.sasl_username=app",
+        f"kafka.bootstrap_servers={guarded.kafka.bootstrap('SCRAM')}",
+    )
+    await world.cli("submit", str(unit), *(each for one in client for each in ("--set", one)))
 
 
 async def test_the_transport_is_as_it_should_be(world: World) -> None:
@@ -367,6 +388,43 @@ async def test_mongodb_refuses(world: World, guarded: Guarded, role: str) -> Non
                 allowed.append((command, None))
     assert not allowed
     assert len(cases) >= 30
+
+
+async def test_kafka_refuses(world: World, guarded: Guarded) -> None:
+    options = KafkaSecurity(
+        "SASL_SSL",
+        guarded.certificates.ca,
+        sasl_mechanism="SCRAM-SHA-512",
+        sasl_username="coordinator",
+        sasl_password=PASSWORD,
+    ).options()
+    servers = {"bootstrap_servers": guarded.kafka.bootstrap("ACL")}
+    topics = world.topics
+    admin = AIOKafkaAdminClient(**servers, **options)
+    await admin.start()
+    try:
+        made = await admin.create_topics([NewTopic("mine", 1, 1)])
+        gone = await admin.delete_topics([topics.units])
+        answers = [each[1] for each in (*made.topic_errors, *gone.topic_error_codes)]
+        assert [for_code(code) for code in answers] == [TopicAuthorizationFailedError] * 2
+        acls = await admin._send_request(
+            CreateAclsRequest(2, "*", 3, "User:coordinator", "*", 2, 3)
+        )
+        assert for_code(acls.creation_responses[0][0]) is ClusterAuthorizationFailedError
+    finally:
+        await admin.close()
+    async with AIOKafkaProducer(**servers, **options) as producer:
+        with pytest.raises(TopicAuthorizationFailedError):
+            await producer.send_and_wait(topics.units, b"{}", partition=0)
+    place = TopicPartition(topics.outcomes_topic, 0)
+    consumer = AIOKafkaConsumer(**servers, **options, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([place])
+        with pytest.raises(TopicAuthorizationFailedError):
+            await asyncio.wait_for(consumer.getone(), 60)
+    finally:
+        await consumer.stop()
 
 
 # --- wrong passwords, from the outside ----------------------------------------------------------

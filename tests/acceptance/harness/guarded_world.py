@@ -22,13 +22,14 @@ def secure_settings(world: World, guarded: Guarded, role: str = "coordinator_run
     return {
         "journal": {"migrate": False},
         "kafka": {
-            "bootstrap_servers": guarded.kafka.bootstrap("SCRAM"),
+            "bootstrap_servers": guarded.kafka.bootstrap("ACL"),
             "security_protocol": "SASL_SSL",
             "ca_file": str(guarded.certificates.ca),
             "sasl_mechanism": "SCRAM-SHA-512",
-            "sasl_username": "app",
+            "sasl_username": "coordinator",
             "sasl_password": PASSWORD,
         },
+        "topics": {"create": False},
         "stores": {
             **{
                 name: {"dsn": guarded.dsn(role, PASSWORD, f"{world.name}_{name}")}
@@ -52,6 +53,23 @@ async def grant_roles(world: World, guarded: Guarded) -> None:
     with pymongo.MongoClient[Json](guarded.mongodb_uri) as client:
         for name, privileges in scripted_roles(script):
             _put(client, world.name, name, privileges)
+
+
+async def grant_kafka(world: World, guarded: Guarded) -> None:
+    """Make the topics, and give the daemon's user the rights that docs/how-to/tls.md names."""
+    topics = world.topics
+    written = [
+        topics.outcomes_topic,
+        topics.dead_letters_topic,
+        topics.replies_topic,
+        *(topics.changes_topic(entity) for entity in world.entities),
+    ]
+    await topics.create({name: {} for name in (topics.units, *written)}, partitions=4)
+    await guarded.kafka.grant(
+        ("Read Describe DescribeConfigs", "topic", topics.units),
+        ("Read", "group", world.name),
+        *(("Write Describe DescribeConfigs", "topic", name) for name in written),
+    )
 
 
 def scripted_roles(script: str) -> list[tuple[str, list[Json]]]:
