@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coordinator import postgres_pool
-from coordinator.bootstrap.intakes import judge_grants
+from coordinator.bootstrap.transports import refuse_members_elsewhere
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import ConfigurationInvalid
 from coordinator.engine.ports import Participant
@@ -97,7 +97,9 @@ async def read_catalog(
 ) -> Catalog:
     """Read what one store holds of what is mapped; `StoreUnavailable` when it is away."""
     if isinstance(settings.stores[store], MongodbStore):
-        return await read_mongodb_catalog(MongodbServerView(connections.drivers[store], store))
+        view = MongodbServerView(connections.drivers[store], store)
+        refuse_members_elsewhere(settings, store, (await view.hello()).get("hosts", ()))
+        return await read_mongodb_catalog(view)
     async with postgres_pool.connected(connections.pools[store], store) as connection:
         if await connection.fetchval("SHOW server_encoding") != "UTF8":
             raise ConfigurationInvalid([f"stores.{store}: the database's encoding is not UTF8"])
@@ -119,7 +121,6 @@ async def open_stores(settings: Settings, journal_id: str, application_name: str
             for name in settings.stores
         }
         resolution = resolve(declarations, catalogs, journal_store=settings.journal.store)
-        judge_grants(settings, resolution.mapping)
         for warning in (*resolution.warnings, *resolution.missing_rights):
             log.warning(LogEvent.CONFIG_WARNING, warning)
         participants = await _participants(settings, connections, resolution, journal_id)

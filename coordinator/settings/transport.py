@@ -30,6 +30,7 @@ class Transport:
 
     ``names`` tells how the files are called in the address: ``ca`` → ``sslrootcert``.
     ``lacks_ca``: it is to be verified, and the driver would find no authorities to trust.
+    ``is_direct``: the driver goes to this server only, whatever others it names.
     """
 
     is_local: bool
@@ -37,6 +38,7 @@ class Transport:
     files: TlsFiles = NO_FILES
     names: Mapping[str, str] | None = None
     lacks_ca: bool = False
+    is_direct: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -111,6 +113,7 @@ def uri_transport(uri: str) -> Transport:
         is_verified=has_tls and not is_weak,
         files=files if has_tls else NO_FILES,
         names=_MONGODB_NAMES,
+        is_direct="true" in options.get("directconnection", ()),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from coordinator.bootstrap.kafka_security import kafka_options
-from coordinator.bootstrap.transports import unprotected
+from coordinator.bootstrap.transports import refuse_members_elsewhere, unprotected
 from coordinator.client import CoordinatorClient, KafkaSecurity, PlaintextRefused
 from coordinator.domain.errors import ConfigurationInvalid
 from coordinator.hosts import host_of, is_this_machine
@@ -211,6 +211,30 @@ def test_what_is_allowed_is_told(config: Path) -> None:
         "kafka": "It is PLAINTEXT, and kafka.bootstrap_servers lead off this machine. "
         "kafka.allow_plaintext allows it."
     }
+
+
+@pytest.mark.parametrize(
+    ("uri", "members", "is_refused"),
+    [
+        ("mongodb://127.0.0.1/?replicaSet=rs0", ["127.0.0.1:27017"], False),
+        ("mongodb://127.0.0.1/?replicaSet=rs0", ["127.0.0.1:27017", "m2:27017"], True),
+        ("mongodb://127.0.0.1/?directConnection=true", ["m2:27017"], False),
+        ("mongodb://127.0.0.1/?tls=true", ["m2:27017"], False),
+        ("mongodb://127.0.0.1/", [], False),
+    ],
+)
+def test_members_elsewhere_are_refused(
+    config: Path, uri: str, members: list[str], is_refused: bool
+) -> None:
+    settings = load_settings(config, {"stores.catalog.uri": uri}, {})
+    if not is_refused:
+        refuse_members_elsewhere(settings, "catalog", members)
+        return
+    with pytest.raises(ConfigurationInvalid, match="since the replica set names") as caught:
+        refuse_members_elsewhere(settings, "catalog", members)
+    assert "allow_plaintext = true" in caught.value.mistakes[0]
+    allowed = {"stores.catalog.uri": uri, "stores.catalog.allow_plaintext": "true"}
+    refuse_members_elsewhere(load_settings(config, allowed, {}), "catalog", members)
 
 
 SASL = {"kafka__security_protocol": "SASL_SSL"}
