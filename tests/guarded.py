@@ -246,15 +246,21 @@ class GuardedKafka(Kafka):
     def __init__(self, folder: Path, certificates: Certificates) -> None:
         super().__init__(folder / "kafka", folder / "kafka.log")
         self._certificates = certificates
-        self.ports = {name: ports.free_port() for name in LISTENERS}
+        drawn = {self.port}  # drawn by chance: two may be the same
+        while len(drawn) < len(LISTENERS) + 2:
+            drawn.add(ports.free_port())
+        self._controller_port, *others = drawn - {self.port}
+        self.ports = dict(zip(LISTENERS, others, strict=True))
 
     def bootstrap(self, listener: str, host: str = "localhost") -> str:
         """Give the address of a listener."""
         return f"{host}:{self.ports[listener]}"
 
     def prepare(self) -> None:
-        (self.folder / "server.properties").write_text(self._settings(ports.free_port()))
+        (self.folder / "server.properties").write_text(self._settings(self._controller_port))
         (self.folder / "log4j2.properties").write_text("rootLogger.level = warn\n")
+        if (self.folder / "data/meta.properties").exists():
+            return
         run_once(
             [
                 *self._java("-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from coordinator import postgres_pool
+from coordinator.bootstrap.intakes import judge_grants
 from coordinator.bootstrap.transports import refuse_members_elsewhere
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import ConfigurationInvalid
@@ -121,6 +122,7 @@ async def open_stores(settings: Settings, journal_id: str, application_name: str
             for name in settings.stores
         }
         resolution = resolve(declarations, catalogs, journal_store=settings.journal.store)
+        judge_grants(settings, resolution.mapping)
         for warning in (*resolution.warnings, *resolution.missing_rights):
             log.warning(LogEvent.CONFIG_WARNING, warning)
         participants = await _participants(settings, connections, resolution, journal_id)

@@ -27,6 +27,7 @@ from coordinator.client import (
 from coordinator.domain import json_text
 from coordinator.domain.lifecycle import Status
 from coordinator.settings.intakes import topic_alone
+from coordinator.settings.models import Kafka
 
 pytestmark = pytest.mark.integration
 
@@ -105,10 +106,11 @@ class Responder:
 
     def settings(self) -> Any:
         return SimpleNamespace(
-            kafka=SimpleNamespace(bootstrap_servers=self._bootstrap),
+            kafka=Kafka(bootstrap_servers=self._bootstrap),
             topics=SimpleNamespace(outcomes=self.outcomes_topic),
             intakes=(topic_alone(self.units_topic, ()),),
             units=SimpleNamespace(max_bytes=10_000),
+            keep_secret=str,
         )
 
     def client(self, **options: Any) -> CoordinatorClient:
