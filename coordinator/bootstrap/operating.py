@@ -9,9 +9,9 @@ from typing import Final
 from coordinator import postgres_pool
 from coordinator.bootstrap.assembly import announcer
 from coordinator.bootstrap.journal import journal_dsn, prepare_journal
-from coordinator.bootstrap.topics import reply_topics
 from coordinator.bootstrap.kafka_security import kafka_options
 from coordinator.bootstrap.stores import connect
+from coordinator.bootstrap.topics import reply_topics
 from coordinator.domain.errors import ConfigurationInvalid, StoreError
 from coordinator.engine.ports import JOURNAL
 from coordinator.engine.units_api import UnitsApi

@@ -31,8 +31,8 @@ from coordinator.client.errors import (
 from coordinator.client.operations import check, delete, insert, unit, update, upsert
 from coordinator.client.outcome import Outcome, OutcomeError
 from coordinator.client.tickets import Ticket
-from coordinator.signatures import KeyUnusable, Signer, load_private_key
 from coordinator.kafka_access import KafkaSecurity
+from coordinator.signatures import KeyUnusable, Signer, load_private_key
 
 __all__ = [
     "ClientClosed",
@@ -44,8 +44,8 @@ __all__ = [
     "Outcome",
     "OutcomeError",
     "OutcomeLate",
-    "Signer",
     "PlaintextRefused",
+    "Signer",
     "SubmissionUnknown",
     "Ticket",
     "TooManyPending",

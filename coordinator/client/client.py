@@ -30,8 +30,8 @@ from coordinator.client.errors import (
 from coordinator.client.outcome import Outcome
 from coordinator.client.reader import OutcomesReader
 from coordinator.client.tickets import Answer, Register, Ticket
-from coordinator.signatures import Signer
 from coordinator.kafka_access import KafkaSecurity, plaintext_leaves, why_unreachable
+from coordinator.signatures import Signer
 
 UnitInput = Mapping[str, Any] | str | bytes
 """A unit as a mapping, or as JSON text that is sent as it is."""
