@@ -25,7 +25,7 @@ BASE = """
     bootstrap_servers = "127.0.0.1:9092"
     [stores.ledger]
     kind = "postgresql"
-    dsn = "postgresql://app@db:5432/app"
+    dsn = "postgresql://app@127.0.0.1:5432/app"
 """
 ENTITIES = """
     [account]
