@@ -31,6 +31,7 @@ from coordinator.domain.operation import (
     Plan,
     Unit,
 )
+from coordinator.domain.plan import locks_of
 from coordinator.domain.values import key_text
 
 RECEIVED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -157,7 +158,7 @@ def unit(
         seq=number,
         id=unit_id,
         digest=hashlib.sha256(repr((unit_id, planned)).encode()).hexdigest(),
-        plan=Plan(operations=planned, branches=branches, locks=()),
+        plan=Plan(operations=planned, branches=branches, locks=locks_of(mapping, planned)),
         mapping=mapping,
         received_at=RECEIVED_AT,
         deadline_at=RECEIVED_AT + timedelta(seconds=30),

@@ -39,7 +39,7 @@ def make_plan(mapping: Mapping, operations: Sequence[Operation]) -> Plan:
         if entities[operation.entity].references:
             refers = True
     ordered = tuple(_in_order(mapping, operations)) if refers else tuple(operations)
-    return Plan(ordered, branches_of(mapping, ordered), _locks(mapping, ordered))
+    return Plan(ordered, branches_of(mapping, ordered), locks_of(mapping, ordered))
 
 
 def branches_of(mapping: Mapping, operations: Sequence[Operation]) -> dict[str, tuple[int, ...]]:
@@ -84,16 +84,44 @@ def _as_key(own_type: FieldType, target_type: FieldType, value: Any) -> Any:
 # --- locks --------------------------------------------------------------------------------------
 
 
-def _locks(mapping: Mapping, operations: Sequence[Operation]) -> tuple[LockRequest, ...]:
-    claims: dict[RowKey, bool] = {}
+def locks_of(mapping: Mapping, operations: Sequence[Operation]) -> tuple[LockRequest, ...]:
+    """Give the keys that a unit claims, and how; `increment` where it only counts them."""
+    claims: dict[RowKey, int] = {}
     for operation in operations:
         at = (operation.entity, operation.key_text)
-        claims[at] = operation.writes or claims.get(at, False)
         entity = mapping.entities[operation.entity]
+        known = claims.get(at)
+        if known is None:
+            claims[at] = _claim(entity, operation)
+        elif known is not _EXCLUSIVE and _claim(entity, operation) != known:
+            claims[at] = _EXCLUSIVE
         if entity.references:
             for row in _referred_rows(mapping, entity, operation):
-                claims.setdefault(row, False)
-    return tuple([LockRequest(name, text, claim) for (name, text), claim in claims.items()])
+                if claims.setdefault(row, _SHARED) is _INCREMENT:
+                    claims[row] = _EXCLUSIVE
+    return tuple(
+        [
+            LockRequest(name, text, claim is not _SHARED, claim is _INCREMENT)
+            for (name, text), claim in claims.items()
+        ]
+    )
+
+
+_SHARED, _EXCLUSIVE, _INCREMENT = range(3)
+_SUMMED: Final = frozenset({FieldType.INTEGER, FieldType.DECIMAL})
+"""Types whose sums are exact in any order, so that a delta is taken back as if it had not been."""
+
+
+def _claim(entity: Entity, operation: Operation) -> int:
+    if not operation.writes:
+        return _SHARED
+    increment = operation.increment
+    if not increment or not operation.only_increments:
+        return _EXCLUSIVE
+    for name in increment:
+        if entity.fields[name].type not in _SUMMED:
+            return _EXCLUSIVE
+    return _INCREMENT
 
 
 def _referred_rows(mapping: Mapping, entity: Entity, operation: Operation) -> Iterator[RowKey]:

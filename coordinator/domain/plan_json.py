@@ -28,7 +28,7 @@ def plan_as_json(plan: Plan) -> bytes:
     return to_bytes(
         {
             "operations": [_operation_form(operation) for operation in plan.operations],
-            "locks": [[lock.entity, lock.key_text, lock.exclusive] for lock in plan.locks],
+            "locks": [_lock_form(lock) for lock in plan.locks],
         }
     )
 
@@ -42,6 +42,11 @@ def plan_from_json(raw: bytes | str, mapping: Mapping) -> Plan:
         branches_of(mapping, operations),
         tuple([LockRequest(*each) for each in form["locks"]]),
     )
+
+
+def _lock_form(lock: LockRequest) -> list[Any]:
+    form = [lock.entity, lock.key_text, lock.exclusive]
+    return [*form, True] if lock.increment else form
 
 
 def _operation_form(operation: Operation) -> dict[str, Any]:

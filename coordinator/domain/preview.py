@@ -30,11 +30,12 @@ class Preview(NamedTuple):
     """What was loaded at one store, and the writes decided on it, by ``seq``.
 
     ``unread`` are units that were never tried before and were not loaded either.
+    ``None`` stands for writes that follow from what other units of the batch do: of sharers.
     """
 
     images: Mapping[ImageKey, Image | None]
     rows: Mapping[ImageKey, Any]
-    writes: Mapping[int, tuple[Write, ...]]
+    writes: Mapping[int, tuple[Write, ...] | None]
     unread: frozenset[int] = frozenset()
 
     def tried_before(self, seq: int) -> bool:

@@ -19,6 +19,10 @@ concludes, so every refusal goes through compensation (rule 1). A store that goe
 units in doubt and they run again when it is back: their undo records tell what happened (rule
 7). A process that dies anywhere here leaves units that are `accepted` in the journal and run
 again in whole at another worker. I1, I3, I5, I11.
+
+Units of a batch may share keys that they only count up and down. Whatever keeps one of them from
+going on, at any step, keeps back those behind it: they are put back, and their locks hold them
+until it has ended (`coordinator.domain.sharing.Line`).
 """
 
 from __future__ import annotations
@@ -28,11 +32,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from coordinator.domain.decide import Image, ImageKey, Write, decide_branch
-from coordinator.domain.errors import ErrorCode, Problem, StoreError, together
+from coordinator.domain.decide import Image, ImageKey
+from coordinator.domain.errors import ErrorCode, Problem, StoreError
 from coordinator.domain.operation import Unit
 from coordinator.domain.preview import NOTHING_SEEN, Preview
 from coordinator.domain.publishing import Done
+from coordinator.domain.sharing import Line
+from coordinator.engine.forecast import Forecast, joined
+from coordinator.engine.halving import Turns
 from coordinator.engine.observer import Stage
 from coordinator.engine.ports import (
     JOURNAL,
@@ -59,6 +66,7 @@ class _Elsewhere:
     refused: dict[int, Problem] = field(default_factory=dict)
     failing: dict[int, Problem] = field(default_factory=dict)
     again: set[int] = field(default_factory=set)
+    behind: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -101,22 +109,27 @@ class Execution:
 
     async def execute(self, lane: int, entries: Sequence[Entry]) -> None:
         """Run a batch as far as it goes; each entry is reported back to the schedule."""
-        entries = await settled(self._pivot, self._reporting, entries)
+        line = Line.of([each.unit for each in entries])
+        batch, entries = entries, await settled(self._pivot, self._reporting, entries)
+        if line is not None:
+            entries = self._without_followers(line, batch, entries)
         previews: dict[str, Preview] = {}
         try:
-            refused, again = await self._decide(
-                [each for each in entries if not each.in_doubt], previews
-            )
+            forecast = await self._decide(entries, line, previews)
         except StoreError as error:
             self._reporting.interrupted(entries, error)
             return
+        refused, again = forecast.refused, forecast.again
         for each in entries:
             if each.unit.seq in again:
                 self._reporting.set_aside(each)
-        entries = [each for each in entries if each.unit.seq not in again]
+        batch, entries = entries, [each for each in entries if each.unit.seq not in again]
+        if line is not None:
+            entries = self._without_followers(line, batch, entries, forecast)
+            entries = await self._refuse_first(line, entries, refused)
         going = [each for each in entries if each.unit.seq not in refused]
-        elsewhere = await self._apply_elsewhere(lane, going, previews)
-        await self._conclude(entries, refused, elsewhere, previews)
+        elsewhere = await self._apply_elsewhere(lane, going, line, previews)
+        await self._conclude(entries, refused, elsewhere, line, previews)
 
     async def refuse(self, entries: Sequence[Entry]) -> None:
         """Journal the refusals that were decided outside a batch: deadlines and cancels."""
@@ -125,30 +138,72 @@ class Execution:
             seq: Refusal(each.unit, _reason(each), in_doubt=each.in_doubt)
             for seq, each in by_seq.items()
         }
-        await self._pivot_in_parts(by_seq, {}, refusals, (), NOTHING_SEEN)
+        await self._pivot_in_parts(by_seq, {}, refusals, (), None, NOTHING_SEEN)
+
+    # --- sharers ------------------------------------------------------------------------------
+
+    def _without_followers(
+        self,
+        line: Line,
+        batch: Sequence[Entry],
+        going: Sequence[Entry],
+        forecast: Forecast | None = None,
+    ) -> list[Entry]:
+        """Put back who has to wait, and the sharers behind those of the batch that do not go on."""
+        refused, waits = (forecast.refused, forecast.waits) if forecast else ((), ())
+        seqs = {each.unit.seq for each in going}
+        left: list[Entry] = []
+        for each in batch:
+            seq = each.unit.seq
+            if seq not in seqs:
+                line.stop(each.unit)
+            elif seq in refused or not (line.holds(each.unit) or seq in waits):
+                left.append(each)
+            else:
+                line.stop(each.unit)
+                self._reporting.behind(each)
+        return left
+
+    async def _refuse_first(
+        self, line: Line, entries: Sequence[Entry], refused: Mapping[int, Problem]
+    ) -> list[Entry]:
+        """End the refused that others stand behind, before anybody goes past them.
+
+        If it were journaled later only, a crash in between would let it run again, behind those
+        that were admitted after it.
+        """
+        followed = line.followed(each.unit for each in entries)
+        by_seq = {
+            seq: each for each in entries if (seq := each.unit.seq) in refused and seq in followed
+        }
+        if not by_seq:
+            return list(entries)
+        refusals = {seq: Refusal(e.unit, refused[seq], e.in_doubt) for seq, e in by_seq.items()}
+        still_open = await self._pivot_in_parts(by_seq, {}, refusals, (), None, NOTHING_SEEN)
+        going = [each for each in entries if each.unit.seq not in by_seq]
+        open_too = [each for each in entries if each.unit.seq not in by_seq.keys() - still_open]
+        return self._without_followers(line, open_too, going)
 
     # --- load and decide ----------------------------------------------------------------------
 
     async def _decide(
-        self, fresh: Sequence[Entry], previews: dict[str, Preview]
-    ) -> tuple[dict[int, Problem], set[int]]:
+        self, entries: Sequence[Entry], line: Line | None, previews: dict[str, Preview]
+    ) -> Forecast:
         """Refuse what the unlocked images already refuse, before anything is written.
 
-        Gives the refused, and those that an outsider is in the way of; and a preview per store.
+        A preview per store is put into ``previews``.
         """
-        by_store = _by_store([each.unit for each in fresh])
+        by_store = _by_store([each.unit for each in entries if not each.in_doubt])
         for store in [each for each in by_store if not self._is_read_before(each, by_store[each])]:
             unread = frozenset(unit.seq for unit in by_store.pop(store))
             previews[store] = NOTHING_SEEN._replace(unread=unread)
-        refused: dict[int, Problem] = {}
-        again: set[int] = set()
+        forecast = Forecast(line, self._pivot_store)
+        if line is not None:
+            forecast.doubt(each.unit for each in entries if each.in_doubt)
         await asyncio.gather(
-            *(
-                self._decide_at(name, units, refused, again, previews)
-                for name, units in by_store.items()
-            )
+            *(self._decide_at(name, units, forecast, previews) for name, units in by_store.items())
         )
-        return refused, again
+        return forecast
 
     def _is_read_before(self, store: str, units: Sequence[Unit]) -> bool:
         if store == self._pivot_store or self._wariness[store].left:
@@ -160,42 +215,40 @@ class Execution:
         self,
         store: str,
         units: Sequence[Unit],
-        refused: dict[int, Problem],
-        again: set[int],
+        forecast: Forecast,
         previews: dict[str, Preview],
     ) -> None:
         load = self._pivot.load if store == self._pivot_store else self._participant(store).load
         tried = await self._reporting.run_stage(Stage.LOAD, store, units, load)
         if tried.error is not None:
             raise tried.error
-        again |= tried.busy
+        forecast.again |= tried.busy
         for seq, problem in tried.failing.items():
-            refused[seq] = _joined(refused.get(seq), problem)
+            forecast.refuse(seq, problem)
         images: dict[ImageKey, Image | None] = {}
         rows: dict[ImageKey, Any] = {}
         for part in tried.results:
             images.update(part.images)
             rows.update(part.rows)
-        writes: dict[int, tuple[Write, ...]] = {}
-        for unit in units:
-            if unit.seq in tried.failing or unit.seq in tried.busy:
-                continue
-            decided = decide_branch(unit, store, images)
-            if isinstance(decided, Problem):
-                refused[unit.seq] = _joined(refused.get(unit.seq), decided)
-            else:
-                writes[unit.seq] = decided
-        previews[store] = Preview(images, rows, writes)
+        if tried.failing or tried.busy:
+            unread = {*tried.failing, *tried.busy}
+            forecast.doubt(each for each in units if each.seq in unread)
+            units = [each for each in units if each.seq not in unread]
+        previews[store] = Preview(images, rows, forecast.decide(store, units, images))
         if store != self._pivot_store:
-            if len(writes) == len(units):
-                self._wariness[store].read(len(units))
-            else:
+            if tried.failing or tried.busy or any(each.seq in forecast.refused for each in units):
                 self._wariness[store].refused()
+            else:
+                self._wariness[store].read(len(units))
 
     # --- apply --------------------------------------------------------------------------------
 
     async def _apply_elsewhere(
-        self, lane: int, going: Sequence[Entry], previews: Mapping[str, Preview]
+        self,
+        lane: int,
+        going: Sequence[Entry],
+        line: Line | None,
+        previews: Mapping[str, Preview],
     ) -> _Elsewhere:
         by_store = _by_store([each.unit for each in going])
         by_store.pop(self._pivot_store or "", None)
@@ -210,6 +263,7 @@ class Execution:
                     self._participant(store),
                     units,
                     previews.get(store, NOTHING_SEEN),
+                    None if line is None else Turns(line.copy(), _all_of),
                     result,
                 )
                 for store, units in by_store.items()
@@ -223,6 +277,7 @@ class Execution:
         participant: Participant,
         units: Sequence[Unit],
         preview: Preview,
+        turns: Turns[Applied] | None,
         result: _Elsewhere,
     ) -> None:
         tried = await self._reporting.run_stage(
@@ -230,6 +285,7 @@ class Execution:
             participant.store,
             units,
             lambda part: participant.apply(lane, part, preview),
+            *(() if turns is None else (turns,)),
         )
         for applied in tried.results:
             self._merge(applied, result)
@@ -237,16 +293,18 @@ class Execution:
                 self._wariness[participant.store].refused()
         result.failing.update(tried.failing)
         result.again |= tried.busy | tried.interrupted
+        result.behind |= tried.behind
 
     def _merge(self, applied: Applied, result: _Elsewhere) -> None:
         for seq, done in applied.done.items():
             result.done.setdefault(seq, []).extend(done)
         for seq, problem in applied.refused.items():
-            result.refused[seq] = _joined(result.refused.get(seq), problem)
+            result.refused[seq] = joined(result.refused.get(seq), problem)
         result.failing.update(applied.failing)
         for seq in applied.blocked:
             result.refused.setdefault(seq, _BLOCKED)
         result.again |= applied.busy
+        result.behind |= applied.behind
 
     # --- pivot --------------------------------------------------------------------------------
 
@@ -255,6 +313,7 @@ class Execution:
         entries: Sequence[Entry],
         refused: Mapping[int, Problem],
         elsewhere: _Elsewhere,
+        line: Line | None,
         previews: Mapping[str, Preview],
     ) -> None:
         by_seq = {each.unit.seq: each for each in entries}
@@ -269,6 +328,8 @@ class Execution:
                     # It failed, but beside earlier units of its batch that have not ended yet.
                     self._reporting.alone_after(entry, [*unended, *candidates, *doubtful])
                     unended.append(seq)
+                    if line is not None:
+                        line.stop(entry.unit)
                     continue
                 problem = elsewhere.failing[seq]
             if problem is not None:
@@ -276,11 +337,17 @@ class Execution:
             elif seq in elsewhere.again:
                 unended.append(seq)
                 self._reporting.set_aside(entry)
+                if line is not None:
+                    line.stop(entry.unit)
+            elif line is not None and (seq in elsewhere.behind or line.holds(entry.unit)):
+                unended.append(seq)
+                self._reporting.behind(entry)
+                line.stop(entry.unit)
             else:
                 done = tuple(elsewhere.done.get(seq, ()))
                 candidates[seq] = Candidate(entry.unit, done, in_doubt=entry.in_doubt)
         preview = previews.get(self._pivot_store or "", NOTHING_SEEN)
-        await self._pivot_in_parts(by_seq, candidates, refusals, unended, preview)
+        await self._pivot_in_parts(by_seq, candidates, refusals, unended, line, preview)
 
     async def _pivot_in_parts(
         self,
@@ -288,8 +355,10 @@ class Execution:
         candidates: Mapping[int, Candidate],
         refusals: Mapping[int, Refusal],
         unended: Sequence[int],
+        line: Line | None,
         preview: Preview,
-    ) -> None:
+    ) -> set[int]:
+        """Run the pivot; give the units of it that are open still."""
         units = [by_seq[seq].unit for seq in by_seq if seq in candidates or seq in refusals]
 
         async def attempt(part: Sequence[Unit]) -> Concluded:
@@ -299,15 +368,20 @@ class Execution:
                 preview,
             )
 
-        tried = await self._reporting.run_stage(Stage.PIVOT, JOURNAL, units, attempt)
+        turns = () if line is None else (Turns(line, _not_ended, refusals),)
+        tried = await self._reporting.run_stage(Stage.PIVOT, JOURNAL, units, attempt, *turns)
+        still_open = {unit.seq for unit in units}
         failing = dict(tried.failing)
         for concluded in tried.results:
+            still_open.difference_update(concluded.ended)
             self._reporting.concluded(by_seq, concluded)
             failing.update(concluded.failing)
-            unended = [*unended, *concluded.busy]
+            unended = [*unended, *concluded.busy, *concluded.behind]
+        for seq in sorted(tried.behind):
+            self._reporting.behind(by_seq[seq])
         for seq in sorted(tried.busy):
             self._reporting.set_aside(by_seq[seq], alone=seq in tried.slow)
-        open_earlier = sorted({*unended, *tried.busy, *tried.interrupted})
+        open_earlier = sorted({*unended, *tried.busy, *tried.behind, *tried.interrupted})
         for seq, problem in sorted(failing.items()):
             earlier = [other for other in open_earlier if other < seq]
             if earlier:
@@ -318,6 +392,7 @@ class Execution:
             self._reporting.interrupted(
                 [by_seq[seq] for seq in sorted(tried.interrupted)], tried.error
             )
+        return still_open
 
     def _participant(self, store: str) -> Participant:
         return self._participants[store]
@@ -332,9 +407,13 @@ def _reason(entry: Entry) -> Problem:
     return entry.problem or Problem(ErrorCode.STORE_REFUSED, "The unit was refused.")
 
 
-def _joined(one: Problem | None, other: Problem) -> Problem:
-    """What several stores refuse is told together, in the written order (F10)."""
-    return other if one is None else together((one, other))
+def _all_of(part: Sequence[Unit], _applied: Applied) -> Sequence[Unit]:
+    """No apply ends a unit; another transaction would take their uncommitted sums for facts."""
+    return part
+
+
+def _not_ended(part: Sequence[Unit], concluded: Concluded) -> Sequence[Unit]:
+    return [unit for unit in part if unit.seq not in concluded.ended]
 
 
 def _by_store(units: Sequence[Unit]) -> dict[str, list[Unit]]:

@@ -8,7 +8,7 @@ say: here it is only *failing*.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -21,6 +21,7 @@ from coordinator.domain.errors import (
     StoreUnavailable,
 )
 from coordinator.domain.operation import Unit
+from coordinator.domain.sharing import Line
 
 ResultT = TypeVar("ResultT")
 
@@ -37,6 +38,7 @@ class Tried(Generic[ResultT]):
 
     ``failing``: refused by the store on its own. ``busy``: an outsider is in its way; those of
     them that took too long by themselves are ``slow`` as well.
+    ``behind``: not tried, because an earlier sharer of a key stayed behind or was in another part.
     ``interrupted``: not tried to an end, because the store went away; what happened is unknown.
     ``refusals``: why parts had to be made smaller, in the order of the attempts.
     """
@@ -45,30 +47,65 @@ class Tried(Generic[ResultT]):
     failing: dict[int, Problem] = field(default_factory=dict)
     busy: set[int] = field(default_factory=set)
     slow: set[int] = field(default_factory=set)
+    behind: set[int] = field(default_factory=set)
     interrupted: set[int] = field(default_factory=set)
     error: StoreError | None = None
     refusals: list[StoreError] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Turns(Generic[ResultT]):
+    """In which order sharers go through a stage: nobody goes past one that the stage left open.
+
+    ``left_open`` gives, of the units of a part and its result, those that have not ended by it;
+    sharers behind them may not go in another part, because its transaction would not know them.
+    ``refused`` are units that only end here, which everybody may at any time.
+    """
+
+    line: Line
+    left_open: Callable[[Sequence[Unit], ResultT], Iterable[Unit]]
+    refused: Collection[int] = ()
+
+    def who_may_go(self, part: Sequence[Unit], behind: set[int]) -> Sequence[Unit]:
+        """Give the units that stand behind nobody, and note the others."""
+        going = []
+        for unit in part:
+            if unit.seq not in self.refused and self.line.holds(unit):
+                behind.add(unit.seq)
+            else:
+                going.append(unit)
+        return going
+
+
 async def try_in_parts(
-    units: Sequence[Unit], attempt: Callable[[Sequence[Unit]], Awaitable[ResultT]]
+    units: Sequence[Unit],
+    attempt: Callable[[Sequence[Unit]], Awaitable[ResultT]],
+    turns: Turns[ResultT] | None = None,
 ) -> Tried[ResultT]:
     """Run ``attempt`` on the units in their order, on as few parts as their refusals allow."""
     tried: Tried[ResultT] = Tried()
     parts: list[tuple[Sequence[Unit], int]] = [(units, 0)]
     while parts:
         part, culprits = parts.pop(0)
+        if turns is not None:
+            part = turns.who_may_go(part, tried.behind)
         if not part:
             continue
         try:
-            tried.results.append(await attempt(part))
+            result = await attempt(part)
+            tried.results.append(result)
+            if turns is not None:
+                turns.line.stop_all(turns.left_open(part, result))
         except (BatchRefused, StoreBusy) as refusal:
             tried.refusals.append(refusal)
             parts[:0] = _smaller(part, culprits, refusal, tried)
+            if turns is not None:
+                turns.line.stop_all(
+                    u for u in part if u.seq in tried.failing or u.seq in tried.busy
+                )
         except (StoreUnavailable, ResultUnknown) as error:
             tried.error = error
-            tried.interrupted.update(unit.seq for unit in part)
-            for rest, _ in parts:
+            for rest in (part, *(each for each, _ in parts)):
                 tried.interrupted.update(unit.seq for unit in rest)
             break
     return tried

@@ -6,6 +6,11 @@ earlier one conflicts with it. A unit may run when all its claims are free. Clai
 once, at admission, so there is no deadlock and no lock time-out, and since the queue is first
 come first served nobody starves (I5).
 
+Claims of units that only count the key up and down (``increment``) are exclusive like any other
+write's, but for this: a batch that takes the first of the queue may take those behind it as well,
+as long as nobody else stands between (`Passing`). So the sharers of a key that are under way are
+always a prefix of its queue, all of one batch, and whoever is left behind holds up the rest.
+
 The journal's ``locks`` table says the same for all workers; this is the part of it whose units
 are ours. A unit that also waits for another worker's is held back by `Schedule` until the journal
 says otherwise. What can fail: nothing here does I/O; after a crash the queues are built again
@@ -20,18 +25,21 @@ from the journal's rows.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from coordinator.domain.operation import LockRequest
 
 _Key = tuple[str, str]
+
+_INCREMENT = 2
+"""The mode of a claim is truthy when it is exclusive, and this one in particular."""
 
 
 class LockQueues:
     """First come, first served queues of claims by ``seq``."""
 
     def __init__(self) -> None:
-        self._queues: dict[_Key, OrderedDict[int, bool]] = {}
+        self._queues: dict[_Key, OrderedDict[int, int]] = {}
         self._blocked: dict[int, set[_Key]] = {}
         self._claims: dict[int, Sequence[LockRequest]] = {}
 
@@ -39,15 +47,17 @@ class LockQueues:
         """Queue a unit's claims; whether all of them are free at once."""
         blocked: set[_Key] = set()
         for request in requests:
-            key = (request.entity, request.key_text)
+            entity, key_text, exclusive, increment = request
+            key = (entity, key_text)
+            mode = _INCREMENT if increment else exclusive
             queue = self._queues.get(key)
             if queue is None:
-                self._queues[key] = OrderedDict({seq: request.exclusive})
+                self._queues[key] = OrderedDict({seq: mode})
                 continue
             late = next(reversed(queue)) > seq
-            if request.exclusive or any(queue.values()):
+            if exclusive or any(queue.values()):
                 blocked.add(key)
-            queue[seq] = request.exclusive
+            queue[seq] = mode
             if late:
                 self._reorder(key)
                 if self._is_free(key, seq):
@@ -92,7 +102,11 @@ class LockQueues:
                     found.add(other)
         return sorted(found)
 
-    def _free_prefix(self, key: _Key, queue: OrderedDict[int, bool], freed: set[int]) -> None:
+    def passing(self) -> Passing:
+        """Begin a batch: see who may go with those that it takes."""
+        return Passing(self._queues, self._blocked, self._claims)
+
+    def _free_prefix(self, key: _Key, queue: OrderedDict[int, int], freed: set[int]) -> None:
         first = True
         for seq, exclusive in queue.items():
             if exclusive and not first:
@@ -123,3 +137,50 @@ class LockQueues:
             if mine or exclusive:
                 return False
         return True
+
+
+class Passing:
+    """Who may go in the same batch as the units that it has taken: the sharers behind them.
+
+    Lives as long as the batch is being taken; no claim may come or go meanwhile.
+    """
+
+    __slots__ = ("_blocked", "_claims", "_passed", "_queues", "_walks")
+
+    def __init__(
+        self,
+        queues: dict[_Key, OrderedDict[int, int]],
+        blocked: dict[int, set[_Key]],
+        claims: dict[int, Sequence[LockRequest]],
+    ) -> None:
+        self._queues = queues
+        self._blocked = blocked
+        self._claims = claims
+        self._walks: dict[_Key, Iterator[tuple[int, int]]] = {}
+        self._passed: dict[int, int] = {}
+
+    def take(self, seq: int) -> list[int]:
+        """Note that the batch has taken a unit; give those that only waited for such ones.
+
+        A unit is given once the batch has everybody who stands before it on any of its keys, and
+        all of them, like itself, only count those keys.
+        """
+        found = []
+        for entity, key_text, _, increment in self._claims[seq]:
+            if not increment:
+                continue
+            key = (entity, key_text)
+            queue = self._queues[key]
+            if len(queue) == 1:
+                continue
+            walk = self._walks.get(key)
+            if walk is None:
+                walk = self._walks[key] = iter(queue.items())
+                next(walk)  # itself: who is free and writes is the first
+            other, mode = next(walk, (0, 0))
+            if mode != _INCREMENT:
+                continue
+            passed = self._passed[other] = self._passed.get(other, 0) + 1
+            if passed == len(self._blocked[other]):
+                found.append(other)
+        return found

@@ -33,7 +33,9 @@ class Applied:
     record tells, rule 7). ``refused``: decided against under the lock; nothing of it is applied.
     ``failing``: the store refused its writes by themselves; nothing of it is applied.
     ``blocked``: a tombstone stands there; the unit is being compensated. ``busy``: an outsider
-    holds a row of it; nothing of it is applied, try again.
+    holds a row of it; nothing of it is applied, try again. ``behind``: it shares a key with an
+    earlier unit of the call that is not applied, or whose end decides about it; nothing of it is
+    applied, try again once that one has ended.
     """
 
     done: Mapping[int, tuple[Done, ...]]
@@ -41,6 +43,7 @@ class Applied:
     failing: Mapping[int, Problem] = field(default_factory=dict)
     blocked: frozenset[int] = frozenset()
     busy: frozenset[int] = frozenset()
+    behind: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,9 @@ class Participant(Protocol):
         Returns: what is durable, by ``seq``. Raises `BatchRefused` when the store refused a
         write and `StoreBusy` when an outsider held something and the store did not tell whose
         it was: nothing of the batch is applied by this call.
+
+        Units that share a key stand in the order of admission, and every one of them that is
+        not final, nor `compensating`, and was admitted before another of the call is in it too.
         """
 
     async def compensate(self, lane: int, units: Sequence[Unit]) -> Mapping[int, Undone]:
@@ -137,7 +143,8 @@ class Concluded:
     it), with the problem if there is one. ``compensating``: durable, to be undone now, with the
     cause. ``parked``: waits for a person. ``failing``: untouched; the store refused its writes by
     themselves, after all earlier units of this call that are not busy. ``busy``: untouched, try
-    again. ``lost``: not ours.
+    again. ``behind``: untouched, because it shares a key with an earlier one of this call that is
+    still open; try again once that one has ended. ``lost``: not ours.
     """
 
     ended: Mapping[int, tuple[Status, Problem | None]] = field(default_factory=dict)
@@ -145,6 +152,7 @@ class Concluded:
     parked: Mapping[int, Problem] = field(default_factory=dict)
     failing: Mapping[int, Problem] = field(default_factory=dict)
     busy: frozenset[int] = frozenset()
+    behind: frozenset[int] = frozenset()
     lost: frozenset[int] = frozenset()
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from coordinator.domain.errors import Problem, ResultUnknown, StoreError
 from coordinator.domain.operation import Unit
 from coordinator.engine.clock import Chance, Clock
-from coordinator.engine.halving import Tried, try_in_parts
+from coordinator.engine.halving import Tried, Turns, try_in_parts
 from coordinator.engine.observer import Observer, Stage
 from coordinator.engine.ports import Concluded, Undone
 from coordinator.engine.schedule import Entry, Phase, Schedule
@@ -50,8 +50,14 @@ class Reporting:
             self._schedule.park(by_seq[seq])
         for seq in concluded.busy:
             self.set_aside(by_seq[seq])
+        for seq in concluded.behind:
+            self.behind(by_seq[seq])
         for seq in concluded.lost:
             self._schedule.end(seq)
+
+    def behind(self, entry: Entry) -> None:
+        """It shares a key with an earlier unit that is still open: its lock holds it until then."""
+        self._schedule.again(entry)
 
     def set_aside(
         self, entry: Entry, why: str = "an outsider is in its way", *, alone: bool = False
@@ -97,10 +103,11 @@ class Reporting:
         store: str,
         units: Sequence[Unit],
         attempt: Callable[[Sequence[Unit]], Awaitable[ResultT]],
+        turns: Turns[ResultT] | None = None,
     ) -> Tried[ResultT]:
         """Run a stage of a batch, in as few parts as can be, and tell how it went."""
         began = self._clock.monotonic()
-        tried = await try_in_parts(units, attempt)
+        tried = await try_in_parts(units, attempt, turns)
         if units:
             seconds = self._clock.monotonic() - began
             self._observer.stage_done(stage, store, len(units), seconds)

@@ -8,7 +8,7 @@ seconds.
 A unit is *held back* for any of: an earlier claim on one of its keys (`LockQueues`), a claim of
 another worker's unit, a store that is away, a pause after an outsider was in its way, or units of
 its batch that must end first (rule 9). What is held back by nothing is *ready*, and `take` gives
-the ready in the order of admission.
+the ready in the order of admission, and with them the sharers that wait for nobody else.
 """
 
 from __future__ import annotations
@@ -280,28 +280,52 @@ class Schedule:
         heap = self._ready[phase]
         taken: list[Entry] = []
         put_back: list[int] = []
+        forward = phase is Phase.EXECUTE
+        passing = self._locks.passing() if forward and heap else None
+        sharers: set[int] = set()
         while heap and len(taken) < units_max:
             seq = heapq.heappop(heap)
             entry = self._entries.get(seq)
-            if seq not in self._queued or entry is None or entry.phase is not phase:
+            if entry is None or entry.phase is not phase:
                 continue
-            if entry.alone and taken and phase is Phase.EXECUTE:
+            if seq in self._queued and entry.alone and taken and forward:
                 put_back.append(seq)
                 continue
-            self._queued.discard(seq)
-            if entry.not_before > now:
-                heapq.heappush(self._pauses, (entry.not_before, seq))
-                continue
-            if self._needs_absent_store(entry):
-                self._held_by_store.add(seq)
+            if not (self._may_join if seq in sharers else self._may_go)(entry, now):
                 continue
             entry.running = True
             taken.append(entry)
-            if entry.alone and phase is Phase.EXECUTE:
+            if entry.alone and forward:
                 break
+            for other in () if passing is None else passing.take(seq):
+                sharers.add(other)
+                heapq.heappush(heap, other)
         for seq in put_back:
             heapq.heappush(heap, seq)
         return taken
+
+    def _may_go(self, entry: Entry, now: float) -> bool:
+        """Whether a ready unit may be taken now; if not, it is kept where it will be found."""
+        seq = entry.unit.seq
+        if seq not in self._queued:
+            return False
+        self._queued.discard(seq)
+        if entry.not_before > now:
+            heapq.heappush(self._pauses, (entry.not_before, seq))
+            return False
+        if self._needs_absent_store(entry):
+            self._held_by_store.add(seq)
+            return False
+        return True
+
+    def _may_join(self, entry: Entry, now: float) -> bool:
+        """Whether a unit that waits for units of this batch only may be taken with them."""
+        return (
+            entry.phase is Phase.EXECUTE
+            and not (entry.running or entry.elsewhere or entry.after or entry.alone)
+            and entry.not_before <= now
+            and not self._needs_absent_store(entry)
+        )
 
     def _needs_absent_store(self, entry: Entry) -> bool:
         if not self._away or entry.phase is Phase.REFUSE:

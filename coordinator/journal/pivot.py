@@ -27,7 +27,9 @@ from coordinator.domain.operation import Unit
 from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done, Message
 from coordinator.domain.refusals import cancelled, too_late
+from coordinator.domain.sharing import Line
 from coordinator.engine.ports import JOURNAL, Candidate, Concluded, Ending, Refusal
+from coordinator.engine.turns import in_turn
 from coordinator.fault_points import FaultPoint, reach
 from coordinator.journal.foretold import (
     Endings,
@@ -63,6 +65,10 @@ class DataWork(Protocol):
     def busy(self) -> frozenset[int]:
         """An outsider holds a row of it; nothing of it is written."""
 
+    @property
+    def behind(self) -> frozenset[int]:
+        """It shares a key with an earlier one that stays open; nothing of it is written."""
+
 
 class DataTables(Protocol):
     """The journal store's data tables, inside the journal's transaction.
@@ -87,10 +93,12 @@ class DataTables(Protocol):
         preview: Preview,
         *,
         carefully: bool,
+        line: Line | None = None,
     ) -> DataWork:
         """Lock, read, decide and write; the caller owns the transaction.
 
-        ``carefully``: write in parts, so that what the store refuses is single units.
+        ``carefully``: write in parts, so that what the store refuses is single units. ``line``:
+        who of the units share keys, and so who stays behind whom.
         """
 
 
@@ -118,6 +126,7 @@ class _Decided:
     parked: dict[int, Problem] = field(default_factory=dict)
     failing: Mapping[int, Problem] = field(default_factory=dict)
     busy: frozenset[int] = frozenset()
+    behind: frozenset[int] = frozenset()
     lost: set[int] = field(default_factory=set)
     outbox_row: int | None = None
     packed_bytes: int = 0
@@ -129,6 +138,7 @@ class _Decided:
             parked=self.parked,
             failing=self.failing,
             busy=self.busy,
+            behind=self.behind,
             lost=frozenset(self.lost),
         )
 
@@ -171,7 +181,7 @@ class JournalPivot:
         """Commit what can be committed and refuse the rest; see the port."""
         carefully = False
         try:
-            foretold = self._foretell(candidates, preview)
+            foretold = self._foretell(candidates, refusals, preview)
             if foretold is not None:
                 with suppress(NotAsForetold):
                     return await self._conclude_foretold(candidates, refusals, foretold)
@@ -188,7 +198,12 @@ class JournalPivot:
 
     # --- in one statement -----------------------------------------------------------------------
 
-    def _foretell(self, candidates: Sequence[Candidate], preview: Preview) -> Foretold | None:
+    def _foretell(
+        self, candidates: Sequence[Candidate], refusals: Sequence[Refusal], preview: Preview
+    ) -> Foretold | None:
+        ended = {each.unit.seq for each in refusals if not each.in_doubt}
+        if refusals and in_turn(candidates, refusals, candidates, ended)[2]:
+            return None  # some of them stay behind
         if self._tables is None:
             return NoRows({})
         return self._tables.foretell([each.unit for each in candidates], preview)
@@ -254,7 +269,8 @@ class JournalPivot:
             for refusal in refusals:
                 if refusal.unit.seq in held:
                     self._refuse(decided, refusal.unit, refusal.problem, in_doubt=refusal.in_doubt)
-            await self._commit_units(connection, going, preview, decided, carefully=carefully)
+            line, kept, decided.behind = in_turn(candidates, refusals, going, decided.ended)
+            await self._commit_units(connection, kept, line, preview, decided, carefully=carefully)
             reach(FaultPoint.PIVOT_WRITTEN)
             await self._write(connection, decided)
             reach(FaultPoint.PIVOT_CONCLUDED)
@@ -266,6 +282,7 @@ class JournalPivot:
         self,
         connection: postgres_pool.Connection,
         candidates: Sequence[Candidate],
+        line: Line | None,
         preview: Preview,
         decided: _Decided,
         *,
@@ -275,13 +292,16 @@ class JournalPivot:
         if self._tables is not None:
             units = [each.unit for each in candidates]
             if units:
-                work = await self._tables.apply(connection, units, preview, carefully=carefully)
+                work = await self._tables.apply(
+                    connection, units, preview, carefully=carefully, line=line
+                )
                 decided.busy = work.busy
+                decided.behind |= work.behind
                 decided.failing = work.failing
         going: list[Candidate] = []
         for candidate in candidates:
             seq = candidate.unit.seq
-            if work is not None and (seq in work.busy or seq in work.failing):
+            if work is not None and (seq in work.busy or seq in work.failing or seq in work.behind):
                 continue
             if work is not None and seq in work.refused:
                 self._refuse(

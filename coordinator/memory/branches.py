@@ -14,17 +14,31 @@ from coordinator.domain.entity import Entity, StoreKind
 from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreBusy
 from coordinator.domain.operation import Unit
 from coordinator.domain.publishing import Done
+from coordinator.domain.sharing import Escrow, Line
 from coordinator.memory.store_tables import Draft, Forbidden, StoreTables
 from coordinator.memory.witness import RowWrite, Way
 
 
 class BranchWork:
-    """What became of the branches of a batch at one store; kept in a draft until it commits."""
+    """What became of the branches of a batch at one store; kept in a draft until it commits.
 
-    def __init__(self, tables: StoreTables, worker: int) -> None:
+    ``line`` holds the units that share keys, ``escrow`` judges them; without one each is decided
+    on what the former left, as if that were committed: so it is in the pivot.
+    """
+
+    def __init__(
+        self,
+        tables: StoreTables,
+        worker: int,
+        line: Line | None = None,
+        escrow: Escrow | None = None,
+    ) -> None:
         self.tables = tables
         self.worker = worker
         self.draft = Draft(tables)
+        self.line = line
+        self.escrow = escrow
+        self.behind: set[int] = set()
         self.writes: dict[int, tuple[Write, ...]] = {}
         self.done: dict[int, tuple[Done, ...]] = {}
         self.refused: dict[int, Problem] = {}
@@ -39,14 +53,24 @@ class BranchWork:
         """
         name = self.tables.name
         for unit in units:
+            if self.line is not None and self.line.holds(unit):
+                self.behind.add(unit.seq)
+                continue
             if self._is_held(unit):
                 if self.tables.kind is StoreKind.MONGODB:
                     raise StoreBusy(name, "a document is in a stranger's transaction")
                 self.busy.add(unit.seq)
+                self._stop(unit)
                 continue
-            decided = decide_branch(unit, name, self.draft)
+            decided = self._decide(unit)
+            if decided is None:
+                self.behind.add(unit.seq)
+                self._stop(unit)
+                continue
             if isinstance(decided, Problem):
                 self.refused[unit.seq] = decided
+                if self.line is not None:
+                    self.line.refused(unit)
                 continue
             try:
                 for write in decided:
@@ -55,6 +79,15 @@ class BranchWork:
                 raise refused(self.tables, unit, units, str(refusal)) from refusal
             self.writes[unit.seq] = decided
             self.done[unit.seq] = done_of(unit, decided)
+
+    def _decide(self, unit: Unit) -> tuple[Write, ...] | Problem | None:
+        if self.escrow is None:
+            return decide_branch(unit, self.tables.name, self.draft)
+        return self.escrow.decide(unit, self.tables.name, self.draft)
+
+    def _stop(self, unit: Unit) -> None:
+        if self.line is not None:
+            self.line.stop(unit)
 
     def _is_held(self, unit: Unit) -> bool:
         held = self.tables.held
@@ -112,20 +145,32 @@ def load(tables: StoreTables, units: Sequence[Unit]) -> Mapping[ImageKey, Image 
 def done_of(unit: Unit, writes: Sequence[Write]) -> tuple[Done, ...]:
     """Tell what a branch did, as it will be announced."""
     entities = unit.mapping.entities
-    return tuple(_one_done(entities[write.operation.entity], write) for write in writes)
+    return tuple(
+        one_done(
+            entities[write.operation.entity],
+            write.position,
+            write.effect,
+            write.before,
+            write.after,
+        )
+        for write in writes
+    )
 
 
-def _one_done(entity: Entity, write: Write) -> Done:
+def one_done(
+    entity: Entity, position: int, effect: Effect, before: Image | None, after: Image | None
+) -> Done:
+    """Tell what one operation did."""
     version = None
-    if entity.version is not None and write.after is not None:
-        version = write.after.get(entity.version)
-    if write.effect is Effect.NOTHING:
-        return Done(write.position, write.effect, None, None, version)
-    before, after = show_image(entity, write.before), show_image(entity, write.after)
+    if entity.version is not None and after is not None:
+        version = after.get(entity.version)
+    if effect is Effect.NOTHING:
+        return Done(position, effect, None, None, version)
+    shown_before, shown_after = show_image(entity, before), show_image(entity, after)
     return Done(
-        write.position,
-        write.effect,
-        None if before is None else orjson.dumps(before),
-        None if after is None else orjson.dumps(after),
+        position,
+        effect,
+        None if shown_before is None else orjson.dumps(shown_before),
+        None if shown_after is None else orjson.dumps(shown_after),
         version,
     )

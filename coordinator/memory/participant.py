@@ -10,16 +10,25 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
-from coordinator.domain.decide import Effect
+from coordinator.domain.decide import Effect, ImageKey
 from coordinator.domain.errors import ErrorCode, Fenced, Problem
 from coordinator.domain.operation import Unit
 from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done
+from coordinator.domain.sharing import (
+    Escrow,
+    Line,
+    Member,
+    Share,
+    images_of,
+    member_of,
+    shared_operations,
+)
 from coordinator.engine.ports import Applied, Undone
-from coordinator.memory.branches import BranchWork, load, refused
+from coordinator.memory.branches import BranchWork, load, one_done, refused
 from coordinator.memory.link import Link, fence_of, rows_of
 from coordinator.memory.store_tables import Draft, Forbidden, StoreTables, UndoRecord
-from coordinator.memory.undo import decide_undo, undo_of
+from coordinator.memory.undo import KeyUndo, decide_undo, undo_of
 from coordinator.memory.witness import RowWrite, Way
 from coordinator.memory.world import World
 
@@ -71,15 +80,21 @@ class MemoryParticipant:
             elif record.digest != unit.digest:
                 refusals[unit.seq] = _reused(self._store)
             elif record.state == APPLIED:
-                done[unit.seq] = self._taken(unit, record)
+                done[unit.seq] = self._taken(unit, record, frozenset(u.seq for u in units))
             else:
                 blocked.add(unit.seq)
-        work = BranchWork(self._tables, self._worker)
+        line = Line.of(units, self._store)
+        if line is not None:
+            # Nobody joins those whom an earlier attempt has applied.
+            line.stop_all(unit for unit in units if unit.id in self._tables.undo)
+        escrow = None if line is None else Escrow(line)
+        work = BranchWork(self._tables, self._worker, line, escrow)
         work.apply(fresh)
+        shared = frozenset[ImageKey]() if line is None else self._share(line, work, fresh)
         self._tables.keep(work.draft)
         for unit in fresh:
             if unit.seq in work.done:
-                self._record(unit, work)
+                self._record(unit, work, shared)
         for seen in work.seen:
             self._world.witness.wrote(seen)
         return Applied(
@@ -87,17 +102,55 @@ class MemoryParticipant:
             refused={**refusals, **work.refused},
             blocked=frozenset(blocked),
             busy=frozenset(work.busy),
+            behind=frozenset(work.behind),
         )
+
+    def _share(self, line: Line, work: BranchWork, fresh: Sequence[Unit]) -> frozenset[ImageKey]:
+        """Remember the sharers of each key beside what they wrote (see `Share`)."""
+        members: dict[ImageKey, list[Member]] = {}
+        for unit in fresh:
+            if unit.seq in work.done:
+                for at, operations in shared_operations(unit, self._store, line.keys).items():
+                    members.setdefault(at, []).append(member_of(unit, (o for _, o in operations)))
+        for at, of_key in members.items():
+            image = self._tables.rows[at]
+            if image is not None:
+                version = self._world.mapping.entities[at[0]].version
+                self._tables.shares[at] = Share.begin(image, version, of_key)
+        return frozenset(members)
 
     def _recorded(self, unit: Unit) -> UndoRecord | None:
         """The barrier: what an earlier attempt has done, or a compensation planted (I3)."""
         return self._tables.undo.get(unit.id)
 
-    def _taken(self, unit: Unit, record: UndoRecord) -> tuple[Done, ...]:
-        """A branch found applied is taken as its record tells it (rule 7)."""
-        return record.done
+    def _taken(self, unit: Unit, record: UndoRecord, open_seqs: frozenset[int]) -> tuple[Done, ...]:
+        """A branch found applied is taken as its record tells it (rule 7).
 
-    def _record(self, unit: Unit, work: BranchWork) -> None:
+        Of a shared key without the deltas of those that have been undone since.
+        """
+        done = record.done
+        for key in record.keys:
+            if key.at in record.shared:
+                done = self._without_the_undone(unit, key, done, open_seqs)
+        return done
+
+    def _without_the_undone(
+        self, unit: Unit, key: KeyUndo, done: tuple[Done, ...], open_seqs: frozenset[int]
+    ) -> tuple[Done, ...]:
+        share, image = self._tables.shares.get(key.at), key.steps[0].before
+        if share is None or share.member(unit.seq) is None or image is None:
+            return done
+        version, row = key.entity.version, self._tables.rows[key.at]
+        held = None if row is None or version is None else row.get(version)
+        share = self._tables.shares[key.at] = share.settled(open_seqs, held)
+        operations = shared_operations(unit, self._store, {key.at})[key.at]
+        seen = {
+            position: one_done(key.entity, position, Effect.UPDATED, before, after)
+            for position, before, after in images_of(share, unit.seq, version, image, operations)
+        }
+        return tuple(seen.get(each.position, each) for each in done)
+
+    def _record(self, unit: Unit, work: BranchWork, shared: frozenset[ImageKey]) -> None:
         writes = work.writes[unit.seq]
         self._tables.undo[unit.id] = UndoRecord(
             unit.seq,
@@ -106,6 +159,7 @@ class MemoryParticipant:
             any(write.effect is not Effect.NOTHING for write in writes),
             undo_of(unit, writes),
             work.done[unit.seq],
+            shared.intersection((w.operation.entity, w.operation.key_text) for w in writes),
         )
         self._tell(unit, APPLIED)
 
@@ -119,6 +173,7 @@ class MemoryParticipant:
         self._tables.hold_fence(self._worker)
         result: dict[int, Undone] = {}
         draft = Draft(self._tables)
+        shares = dict(self._tables.shares)
         undone: list[tuple[Unit, UndoRecord]] = []
         missing: list[Unit] = []
         seen: list[RowWrite] = []
@@ -132,13 +187,14 @@ class MemoryParticipant:
             elif record.state != APPLIED:
                 result[unit.seq] = Undone(wrote=record.wrote)
             elif not any(key.at in self._tables.held for key in record.keys):
-                problem = self._undo(unit, record, draft, seen, units)
+                problem = self._undo(unit, record, draft, shares, seen, units)
                 result[unit.seq] = Undone(
                     wrote=problem is not None or record.wrote, problem=problem
                 )
                 if problem is None:
                     undone.append((unit, record))
         self._tables.keep(draft)
+        self._tables.shares = {at: share for at, share in shares.items() if share.members}
         for unit, record in undone:
             record.state = UNDONE
             self._tell(unit, UNDONE)
@@ -153,12 +209,16 @@ class MemoryParticipant:
         unit: Unit,
         record: UndoRecord,
         draft: Draft,
+        shares: dict[ImageKey, Share],
         seen: list[RowWrite],
         units: Sequence[Unit],
     ) -> Problem | None:
-        targets = decide_undo(unit, record.keys, draft)
+        shared = {at: shares[at] for at in record.shared if at in shares}
+        targets = decide_undo(unit, record.keys, draft, shared)
         if isinstance(targets, Problem):
+            shares.update({at: share.parked(unit.seq) for at, share in shared.items()})
             return targets
+        shares.update(shared)
         for key, target in targets:
             before = draft[key.at]
             try:

@@ -18,7 +18,9 @@ from coordinator.domain.operation import Unit
 from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done, Message
 from coordinator.domain.refusals import cancelled, too_late
+from coordinator.domain.sharing import Line
 from coordinator.engine.ports import JOURNAL, Candidate, Concluded, Ending, Refusal
+from coordinator.engine.turns import in_turn
 from coordinator.memory.branches import BranchWork, load
 from coordinator.memory.journal_tables import UnitRow
 from coordinator.memory.link import Link, fence_of, rows_of
@@ -45,10 +47,18 @@ class _Decided:
     compensating: dict[int, Problem] = field(default_factory=dict)
     parked: dict[int, Problem] = field(default_factory=dict)
     busy: frozenset[int] = frozenset()
+    behind: frozenset[int] = frozenset()
     lost: frozenset[int] = frozenset()
 
     def result(self) -> Concluded:
-        return Concluded(self.ended, self.compensating, self.parked, busy=self.busy, lost=self.lost)
+        return Concluded(
+            self.ended,
+            self.compensating,
+            self.parked,
+            busy=self.busy,
+            behind=self.behind,
+            lost=self.lost,
+        )
 
 
 class MemoryPivot:
@@ -101,24 +111,30 @@ class MemoryPivot:
             if row is not None:
                 problem, in_doubt = refusal.problem, refusal.in_doubt
                 self._refuse(decided, row, refusal.unit, problem, in_doubt=in_doubt)
-        work = self._commit_units(going, held, decided)
+        line, kept, decided.behind = in_turn(candidates, refusals, going, decided.ended)
+        work = self._commit_units(kept, held, line, decided)
         self._write(decided, work)
         return decided.result()
 
     def _commit_units(
-        self, candidates: Sequence[Candidate], held: Mapping[int, UnitRow], decided: _Decided
+        self,
+        candidates: Sequence[Candidate],
+        held: Mapping[int, UnitRow],
+        line: Line | None,
+        decided: _Decided,
     ) -> BranchWork | None:
         work = None
         if self._tables is not None and candidates:
-            work = BranchWork(self._tables, self._worker)
+            work = BranchWork(self._tables, self._worker, line)
             work.apply([each.unit for each in candidates])
             decided.busy = frozenset(work.busy)
+            decided.behind |= work.behind
         too_large: dict[int, Problem] = {}
         for candidate in candidates:
             unit = candidate.unit
             done = candidate.done
             if work is not None:
-                if unit.seq in work.busy:
+                if unit.seq in work.busy or unit.seq in work.behind:
                     continue
                 if unit.seq in work.refused:
                     problem = work.refused[unit.seq]

@@ -13,6 +13,7 @@ from coordinator.domain.decide import Image, ImageKey
 from coordinator.domain.entity import StoreKind
 from coordinator.domain.errors import Fenced
 from coordinator.domain.publishing import Done
+from coordinator.domain.sharing import Share
 from coordinator.memory.undo import KeyUndo
 
 
@@ -62,7 +63,10 @@ class Draft(dict[ImageKey, Image | None]):
 
 @dataclass(slots=True)
 class UndoRecord:
-    """What became of a branch: ``applied``, ``undone`` or a ``tombstone``."""
+    """What became of a branch: ``applied``, ``undone`` or a ``tombstone``.
+
+    ``shared`` are the keys that it was applied to together with others.
+    """
 
     seq: int
     digest: str
@@ -70,6 +74,7 @@ class UndoRecord:
     wrote: bool = False
     keys: tuple[KeyUndo, ...] = ()
     done: tuple[Done, ...] = ()
+    shared: frozenset[ImageKey] = frozenset()
 
 
 def _no_rule(at: ImageKey, before: Image | None, after: Image) -> str | None:
@@ -88,6 +93,7 @@ class StoreTables:
     kind: StoreKind
     rows: Rows = field(default_factory=Rows)
     undo: dict[str, UndoRecord] = field(default_factory=dict)
+    shares: dict[ImageKey, Share] = field(default_factory=dict)
     fences: dict[int, bool] = field(default_factory=dict)
     forgotten_worker: int = 0
     held: set[ImageKey] = field(default_factory=set)

@@ -24,6 +24,7 @@ from coordinator.domain.decide import (
 from coordinator.domain.entity import Entity, ForeignWritePolicy
 from coordinator.domain.errors import ErrorCode, Problem
 from coordinator.domain.operation import Operation, OperationKind, Unit
+from coordinator.domain.sharing import Member, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +95,27 @@ def _merged(one: UndoStep, other: UndoStep) -> UndoStep:
 
 
 def decide_undo(
-    unit: Unit, keys: Sequence[KeyUndo], rows: Mapping[ImageKey, Image | None]
+    unit: Unit,
+    keys: Sequence[KeyUndo],
+    rows: Mapping[ImageKey, Image | None],
+    shares: dict[ImageKey, Share],
 ) -> list[tuple[KeyUndo, Image | None]] | Problem:
-    """Give the rows as they shall be, last write first; a problem leaves the branch as it is."""
+    """Give the rows as they shall be, last write first; a problem leaves the branch as it is.
+
+    ``shares`` holds those of the keys that were applied together with others; unless there is a
+    problem it holds them without this unit afterwards.
+    """
     targets: list[tuple[KeyUndo, Image | None]] = []
+    left: dict[ImageKey, Share] = {}
     for key in reversed(keys):
         row = rows[key.at]
-        foreign = is_foreign(unit, key, row)
+        share = shares.get(key.at)
+        member = None if share is None else share.member(unit.seq)
+        if share is None or member is None:
+            foreign = is_foreign(unit, key, row)
+        else:
+            foreign = is_shared_foreign(key, share, row)
+            left[key.at] = share.without(unit.seq)
         if foreign and key.entity.on_foreign_write is ForeignWritePolicy.PARK:
             return undo_problem(
                 unit,
@@ -112,11 +127,15 @@ def decide_undo(
         if foreign and key.entity.on_foreign_write is ForeignWritePolicy.SKIP:
             continue
         try:
-            target = _restored(unit, key, row, forced=foreign)
+            if share is None or member is None:
+                target = _restored(unit, key, row, forced=foreign)
+            else:
+                target, left[key.at] = _taken_out(key, share, member, row, forced=foreign)
         except Refused as refusal:
             return undo_problem(unit, key, ErrorCode.UNDO_FAILED, refusal.problem.message)
         if target != row:
             targets.append((key, target))
+    shares.update(left)
     return targets
 
 
@@ -146,6 +165,14 @@ def is_foreign(unit: Unit, key: KeyUndo, row: Image | None) -> bool:
     if row == left:
         return False
     return any(_is_step_foreign(unit, key, step, row, left) for step in key.steps)
+
+
+def is_shared_foreign(key: KeyUndo, share: Share, row: Image | None) -> bool:
+    """The same for a key of several sharers: the version is that after the last write or undo."""
+    if row is None:
+        return True
+    version = key.entity.version
+    return version is not None and row.get(version) != share.version_left()
 
 
 def _made_it(key: KeyUndo) -> bool:
@@ -187,6 +214,27 @@ def _restored(unit: Unit, key: KeyUndo, row: Image | None, *, forced: bool) -> I
     if forced and target is not None and version is not None and standing is not None:
         target = {**target, version: standing[version] + 1}
     return target
+
+
+def _taken_out(
+    key: KeyUndo, share: Share, member: Member, row: Image | None, *, forced: bool
+) -> tuple[Image, Share]:
+    """Take one sharer's deltas out of the row, and it out of the share."""
+    rest = share.without(member.seq)
+    if row is None:
+        # A deleted row comes back (F29), as it would be had this one never been.
+        row = {**(key.steps[0].before or {}), **{name: share.value(name) for name in share.base}}
+    back = dict(row)
+    for name, delta in member.deltas.items():
+        if back[name] == share.value(name):
+            back[name] = rest.value(name)
+        elif back[name] is not None:
+            back[name] = exact_sum(back[name], -delta)
+    version = key.entity.version
+    if version is not None:
+        back[version] = row[version] + 1 if forced else rest.version_left()
+        rest = rest._replace(drift=back[version] - rest.version_before(None))
+    return back, rest
 
 
 def _step_back(key: KeyUndo, step: UndoStep, target: Image | None) -> Image | None:

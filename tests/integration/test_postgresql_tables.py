@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -17,6 +17,7 @@ from coordinator.domain.decide import Effect
 from coordinator.domain.entity import Entity, Field, FieldType, Limits, Mapping
 from coordinator.domain.errors import BatchRefused, ErrorCode, StoreBusy
 from coordinator.domain.operation import Unit
+from coordinator.domain.sharing import Line
 from coordinator.domain.values import Alien, JsonText
 from coordinator.participants.postgresql.tables import Tables, TableWork
 from coordinator.postgres_pool import Pool, open_pool, transaction
@@ -683,3 +684,78 @@ async def test_units_of_two_mappings_in_one_batch(pool: Pool) -> None:
     work = await apply(pool, [one, other])
     assert shown(work.done[one.seq][0].after)["note"] == "old"
     assert shown(work.done[other.seq][0].after)["note"] == "new"
+
+
+# --- shared rows ---------------------------------------------------------------------------------
+
+
+async def apply_shared(
+    pool: Pool, tables: Tables, units: Sequence[Unit], harmless: Collection[int] = ()
+) -> TableWork:
+    async def go(*, carefully: bool) -> TableWork:
+        async with transaction(pool, STORE) as connection:
+            line = Line.of(units)
+            assert line is not None
+            line.harmless = frozenset(harmless)
+            return await tables.apply(connection, units, carefully=carefully, line=line)
+
+    try:
+        return await go(carefully=False)
+    except BatchRefused:
+        return await go(carefully=True)
+
+
+def told(work: TableWork, seq: int) -> list[tuple[Any, Any, int | None]]:
+    return [
+        (shown(each.before)["balance"], shown(each.after)["balance"], each.version)
+        for each in work.done[seq]
+    ]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "",
+        "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " NEW.note := coalesce(NEW.note, '') || '+'; RETURN NEW; END $$;"
+        " CREATE TRIGGER noted BEFORE UPDATE ON accounts"
+        " FOR EACH ROW EXECUTE FUNCTION noted();",
+    ],
+    ids=["plain", "with a trigger"],
+)
+async def test_sharers_of_a_row_are_told_one_after_the_other(pool: Pool, extra: str) -> None:
+    """F14, F23, F34: one is refused in the middle and the rest is as if it had never been."""
+    shop = await accounts(pool, extra)
+    await pool.execute("UPDATE accounts SET balance = 10, note = '', version = 1 WHERE id = 2")
+    amounts = ("5", "-14.5", "-3", "4.25")
+    units = [
+        unit(shop, update("account", 2, increment={"balance": Decimal(amount)}), seq=seq)
+        for seq, amount in enumerate(amounts, 1)
+    ]
+    # A refusal that ends a unit stops nobody behind it.
+    work = await apply_shared(pool, Tables(STORE), units, harmless={3})
+    assert set(work.refused) == {3}
+    assert work.refused[3].code == "out_of_bounds"
+    assert [told(work, seq) for seq in (1, 2, 4)] == [
+        [("10.00", "15.00", 2)],
+        [("15.00", "0.50", 3)],
+        [("0.50", "4.75", 4)],
+    ]
+    row = await pool.fetchrow("SELECT balance, version FROM accounts WHERE id = 2")
+    assert tuple(row) == (Decimal("4.75"), 4)
+    notes = [shown(work.done[seq][0].after)["note"] for seq in (1, 2, 4)]
+    assert notes == (["++", "+++", "++++"] if extra else [""] * 3)
+
+
+async def test_sharers_stay_behind_one_whose_write_is_refused(pool: Pool) -> None:
+    """Rule 9: it is the first that the store does not take; nobody goes past it."""
+    shop = await accounts(pool, "ALTER TABLE accounts ADD CHECK (balance <= 15) NOT VALID;")
+    await pool.execute("UPDATE accounts SET balance = 10, version = 1 WHERE id = 2")
+    units = [
+        unit(shop, update("account", 2, increment={"balance": Decimal(amount)}), seq=seq)
+        for seq, amount in enumerate((5, 2, 1000000), 1)
+    ]
+    work = await apply_shared(pool, Tables(STORE), units)
+    assert (set(work.done), set(work.failing), set(work.behind)) == ({1}, {2}, {3})
+    row = await pool.fetchrow("SELECT balance, version FROM accounts WHERE id = 2")
+    assert tuple(row) == (Decimal(15), 2)

@@ -14,8 +14,10 @@ from coordinator.domain import submission
 from coordinator.domain.decide import decide_branch
 from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreUnavailable
 from coordinator.domain.operation import Unit
-from coordinator.domain.publishing import Message
+from coordinator.domain.publishing import Done, Message
+from coordinator.domain.sharing import Escrow, Line, Verdict
 from coordinator.engine import admission, compensation, execution, reporting
+from coordinator.engine.execution import Execution
 from coordinator.engine.halving import Tried, try_in_parts
 from coordinator.engine.locks import LockQueues
 from coordinator.engine.membership import Membership
@@ -311,3 +313,49 @@ def journaled_status() -> None:
         return result
 
     _replace(MemoryParticipant, "_compensate", forgets)
+
+
+@_guard
+def escrow() -> None:
+    """A debit counts the uncommitted credits of others, a credit their debits (F23)."""
+    _replace(Escrow, "judge", lambda *_: Verdict.PASSES)
+
+
+@_guard
+def images_without_the_undone() -> None:
+    """A sharer that runs again is told as it was applied, undone deltas of others included (I8)."""
+
+    def as_applied(
+        self: MemoryParticipant, unit: Unit, key: Any, done: tuple[Done, ...], seqs: frozenset[int]
+    ) -> tuple[Done, ...]:
+        return done
+
+    _replace(MemoryParticipant, "_without_the_undone", as_applied)
+
+
+@_guard
+def staying_behind() -> None:
+    """A sharer goes past an earlier one that is not applied, or not committed (I5, I8)."""
+    _replace(Line, "holds", lambda *_: False)
+
+
+@_guard
+def version_of_the_share() -> None:
+    """Undo of a sharer takes the other sharers' writes for a stranger's (F28)."""
+
+    def by_itself(key: Any, share: Any, row: Any) -> bool:
+        version = key.entity.version
+        left = key.steps[-1].after
+        return row is None or (version is not None and row[version] != left[version])
+
+    _replace(undo, "is_shared_foreign", by_itself)
+
+
+@_guard
+def refusing_before_passing() -> None:
+    """A refusal is journaled after others have gone past it (I5)."""
+
+    async def later(self: Any, line: Any, entries: Any, refused: Any) -> Any:
+        return entries
+
+    _replace(Execution, "_refuse_first", later)

@@ -63,6 +63,9 @@ class History:
     fences: set[tuple[str, int]] = field(default_factory=set)
     by_hand: set[int] = field(default_factory=set)
     stranger_writes: int = 0
+    in_turn: dict[tuple[int, int], Image | None] = field(default_factory=dict)
+    """What each write left when all units are replayed one after the other, by seq and position."""
+    counting: dict[int, frozenset[ImageKey]] = field(default_factory=dict)
     world: World | None = None
 
     @property
@@ -81,6 +84,16 @@ class History:
         """Whether a branch was applied at this store and never undone."""
         states = self.records.get(seq, {}).get(store, ())
         return "applied" in states and "undone" not in states
+
+    def only_counts(self, seq: int, at: ImageKey) -> bool:
+        """Whether a unit does nothing to a key but count it, so that it may share it."""
+        assert self.world is not None
+        known = self.counting.get(seq)
+        if known is None:
+            locks = self.world.unit_of(self.world.journal.units[seq]).plan.locks
+            known = frozenset((each.entity, each.key_text) for each in locks if each.increment)
+            self.counting[seq] = known
+        return at in known
 
     # --- the witness ----------------------------------------------------------------------------
 

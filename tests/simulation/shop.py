@@ -30,6 +30,11 @@ STANDING_KEYS = range(1, 4)
 PASSING_KEYS = range(4, 7)
 """Rows that units insert and delete."""
 
+HOT_ENTITIES = ("till", "wallet", "wallet", "wallet", "jar", "pot")
+HOT_KEYS = (1, 1, 1, 2)
+HOT_BOUNDS = (0, 40)
+"""What many units only count up and down, so that they share it."""
+
 CURSED = "cursed"
 """A tag that no store ever takes."""
 
@@ -48,11 +53,12 @@ def _entity(
     *,
     version: str | None = "version",
     refers_to: str | None = None,
+    bounds: tuple[int, int | None] = (-30, None),
 ) -> Entity:
     key = "id" if kind is StoreKind.POSTGRESQL else "_id"
     fields = {
         key: Field(key, FieldType.INTEGER),
-        "n": Field("n", FieldType.INTEGER, nullable=True, min=-30),
+        "n": Field("n", FieldType.INTEGER, nullable=True, min=bounds[0], max=bounds[1]),
         "note": Field("note", FieldType.STRING, nullable=True),
         "tag": Field("tag", FieldType.STRING, nullable=True),
         "slot": Field("slot", FieldType.INTEGER, nullable=True),
@@ -92,6 +98,10 @@ SHOP = make_mapping(
         _entity("stock", CATALOG, _DOCUMENTS, ForeignWritePolicy.FORCE),
         _entity("hold", ARCHIVE, _SQL, ForeignWritePolicy.SKIP, version=None),
         _entity("entry", ARCHIVE, _SQL, ForeignWritePolicy.PARK),
+        _entity("till", LEDGER, _SQL, ForeignWritePolicy.PARK, bounds=HOT_BOUNDS),
+        _entity("wallet", CATALOG, _DOCUMENTS, ForeignWritePolicy.PARK, bounds=HOT_BOUNDS),
+        _entity("jar", CATALOG, _DOCUMENTS, ForeignWritePolicy.FORCE, bounds=HOT_BOUNDS),
+        _entity("pot", ARCHIVE, _SQL, ForeignWritePolicy.SKIP, version=None, bounds=HOT_BOUNDS),
     )
 )
 

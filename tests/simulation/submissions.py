@@ -12,7 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.simulation.shop import CURSED, PASSING_KEYS, SHOP, STANDING_KEYS
+from tests.simulation.shop import (
+    CURSED,
+    HOT_ENTITIES,
+    HOT_KEYS,
+    PASSING_KEYS,
+    SHOP,
+    STANDING_KEYS,
+)
 from tests.simulation.swarm import Swarm
 
 UNIT_BYTES_MAX = 8192
@@ -77,16 +84,28 @@ def too_large(unit_id: str) -> bytes:
 
 
 def unit_json(source: random.Random, swarm: Swarm, unit_id: str) -> bytes:
+    hot = [_hot(source) for _ in range(source.choice((1, 1, 2, 3)))]
+    is_hot = source.random() < swarm.hot
+    cold = source.choice((0, 0, 1, 1, 2) if is_hot else (1, 1, 2, 2, 3, 3, 4, 5))
+    operations = [*(hot if is_hot else ()), *(_operation(source, swarm) for _ in range(cold))]
+    source.shuffle(operations)
     unit: dict[str, Any] = {
         "id": unit_id,
-        "operations": [
-            _operation(source, swarm) for _ in range(source.choice((1, 1, 2, 2, 3, 3, 4, 5)))
-        ],
+        "operations": operations,
         "metadata": source.randrange(10**6),
     }
     if source.random() < swarm.short_deadlines:
         unit["timeout_ms"] = source.choice((1, 30, 200, 900))
     return json.dumps(unit).encode()
+
+
+def _hot(source: random.Random) -> dict[str, Any]:
+    return {
+        "op": "update",
+        "entity": source.choice(HOT_ENTITIES),
+        "key": source.choice(HOT_KEYS),
+        "increment": {"n": source.choice((-7, -3, -1, 1, 2, 5, 9))},
+    }
 
 
 def _operation(source: random.Random, swarm: Swarm) -> dict[str, Any]:

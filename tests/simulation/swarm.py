@@ -32,6 +32,7 @@ class Swarm:
     tags: float
     curses: float
     slots: float
+    hot: float
     old_tags: bool
     kills: float
     kills_max: int
@@ -80,6 +81,7 @@ def draw_swarm(source: random.Random, units: int) -> Swarm:
         tags=sometimes(0.1, 0.3),
         curses=sometimes(0.1, 0.5),
         slots=sometimes(0.1, 0.3),
+        hot=sometimes(0.3, 0.8),
         old_tags=source.random() < 0.25,
         kills=sometimes(0.002, 0.01, 0.02),
         kills_max=source.choice((1, 3, 10)),

@@ -32,7 +32,7 @@ async def test_large_units_fill_the_backlog_by_their_bytes(world: World) -> None
     units, weight_bytes = worker.admission.backlog()
     assert units == 3
     assert weight_bytes == sum(len(each.value or b"") + OPERATION_BYTES for each in records)
-    (batch_of_one,) = worker.schedule.take(2000.0, 10).entries  # type: ignore[union-attr]
+    (batch_of_one,) = worker.schedule.take(2000.0, 1).entries  # type: ignore[union-attr]
     worker.schedule.end(batch_of_one.unit.seq)
     assert worker.admission.has_room()
 

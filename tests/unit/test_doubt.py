@@ -79,7 +79,7 @@ class Worker:
         )
 
     async def admit(self, partition: int, unit_id: str) -> None:
-        operation = {"op": "update", "entity": "account", "key": 1, "increment": {"n": 1}}
+        operation = {"op": "update", "entity": "account", "key": 1, "set": {"n": 1}}
         value = json.dumps({"id": unit_id, "operations": [operation]}).encode()
         await self.admission.positions([("units", partition)])
         await self.admission.admit([Record("units", partition, 0, 0, None, value, ())])
@@ -115,7 +115,7 @@ async def test_nothing_runs_past_a_unit_whose_takeover_was_lost(world: World) ->
     value = json.dumps(
         {
             "id": "later",
-            "operations": [{"op": "update", "entity": "account", "key": 1, "increment": {"n": 1}}],
+            "operations": [{"op": "update", "entity": "account", "key": 1, "set": {"n": 1}}],
         }
     ).encode()
     await alive.admission.admit([Record("units", 1, 0, 0, None, value, ())])

@@ -1,7 +1,8 @@
 """Our own collections in a database, and what the live catalog says about it (F35, F37).
 
 ``_coordinator_undo`` holds the undo records and tombstones, ``_coordinator_fences`` the workers'
-fences. Both are found by ``_id`` alone, so there is no index to make. Refuses a standalone server:
+fences, ``_coordinator_shares`` what units share. They are found by ``_id`` alone, but for shares
+that are swept by their last unit, for which there is an index. Refuses a standalone server:
 without a replica set there are no transactions.
 """
 
@@ -18,6 +19,7 @@ from coordinator.participants.mongodb.errors import DRIVER_ERRORS, NAMESPACE_EXI
 
 UNDO: Final = "_coordinator_undo"
 FENCES: Final = "_coordinator_fences"
+SHARES: Final = "_coordinator_shares"
 
 _STATEMENT_TIMEOUT_MS: Final = 5_000
 
@@ -61,16 +63,19 @@ async def prepare(driver: Driver, store: str, collections: Collection[str]) -> N
             ]
         )
     present = {each["name"] for each in await server.list_collections()}
-    for name in (UNDO, FENCES, *collections):
+    for name in (UNDO, FENCES, SHARES, *collections):
         if name not in present:
-            await _create(driver, store, name)
+            await _create(driver, store, {"create": name})
+            if name == SHARES:
+                index = {"key": {"last": 1}, "name": "last"}
+                await _create(driver, store, {"createIndexes": SHARES, "indexes": [index]})
 
 
-async def _create(driver: Driver, store: str, name: str) -> None:
+async def _create(driver: Driver, store: str, command: Mapping[str, Any]) -> None:
     try:
         await driver.run(
             {
-                "create": name,
+                **command,
                 "writeConcern": {**MAJORITY, "wtimeout": _STATEMENT_TIMEOUT_MS},
                 "maxTimeMS": _STATEMENT_TIMEOUT_MS,
             }

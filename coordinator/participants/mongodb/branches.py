@@ -25,6 +25,7 @@ from coordinator.participants.mongodb.bson_values import match_key
 from coordinator.participants.mongodb.changes import Change, change_of, net, write_of
 from coordinator.participants.mongodb.elements import EXACT
 from coordinator.participants.mongodb.images import KEY_FIELD, Shape, shape_of, version_of
+from coordinator.participants.mongodb.shares import Sharing
 from coordinator.participants.mongodb.undo_record import (
     RECORD_BYTES_MAX,
     Identity,
@@ -116,8 +117,10 @@ class Branch:
     record: bytes
 
     def net_writes(self) -> Iterator[DocumentWrite]:
-        """Give one write per key."""
+        """Give one write per key that is not shared."""
         for key in self.keys:
+            if key.share is not None:
+                continue
             change = net(key.changes) if len(key.changes) > 1 else key.changes[0]
             write = write_of(self.unit.seq, key.shape, key.key, change, len(self.record))
             if write is not None:
@@ -143,27 +146,56 @@ class Branch:
 
 
 def decide(
-    store: str, identity: Identity, units: Sequence[Unit], documents: Documents
+    store: str,
+    identity: Identity,
+    units: Sequence[Unit],
+    documents: Documents,
+    sharing: Sharing | None = None,
 ) -> tuple[list[Branch], dict[int, Problem]]:
-    """Decide every unit on the documents as they are; the refused are in the second part."""
+    """Decide every unit on the documents as they are; the refused are in the second part.
+
+    With ``sharing`` the sharers of a key are decided one after the other, on what the former
+    leave; some may stay behind. ``documents`` then are as all of them leave them.
+    """
     branches: list[Branch] = []
     refused: dict[int, Problem] = {}
     for unit in units:
-        decided = documents.preview.decide(unit, store, documents.images, documents.unchanged)
+        if sharing is not None and sharing.line.holds(unit):
+            sharing.behind.add(unit.seq)
+            continue
+        shared = sharing if sharing is not None and sharing.line.shares(unit, store) else None
+        if shared is None:
+            decided = documents.preview.decide(unit, store, documents.images, documents.unchanged)
+        else:
+            passed = shared.escrow.decide(unit, store, documents.images)
+            if passed is None:
+                shared.stays(unit)
+                continue
+            decided = passed
         branch = (
             decided
             if isinstance(decided, Problem)
-            else _branch(store, identity, unit, decided, documents)
+            else _branch(store, identity, unit, decided, documents, shared)
         )
         if isinstance(branch, Problem):
             refused[unit.seq] = branch
-        else:
-            branches.append(branch)
+            if sharing is not None:
+                sharing.line.stop(unit)
+            continue
+        branches.append(branch)
+        if shared is not None and not isinstance(decided, Problem):
+            left = shared.passed(unit, branch.keys, decided, documents.raws)
+            documents.images.update(left)
     return branches, refused
 
 
 def _branch(
-    store: str, identity: Identity, unit: Unit, writes: Sequence[Write], documents: Documents
+    store: str,
+    identity: Identity,
+    unit: Unit,
+    writes: Sequence[Write],
+    documents: Documents,
+    sharing: Sharing | None = None,
 ) -> Branch | Problem:
     keys: dict[ImageKey, KeyChanges] = {}
     changes: list[tuple[Shape, Any, Change]] = []
@@ -184,7 +216,8 @@ def _branch(
             before = shape.show(write.before)
             key = shape.write_key(operation.key)
             change = change_of(shape, write, documents.raws.get(at))
-            keys[at] = KeyChanges(shape, operation, key, [change])
+            share = None if sharing is None else sharing.share_of(at, shape.collection)
+            keys[at] = KeyChanges(shape, operation, key, [change], share)
         else:
             before, key = shown[at], known.key
             change = change_of(shape, write, None if write.before is None else _STANDING)

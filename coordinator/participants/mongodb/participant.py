@@ -21,6 +21,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from typing import Any, Final
 
 from coordinator.domain.errors import (
@@ -33,6 +34,7 @@ from coordinator.domain.errors import (
 from coordinator.domain.operation import Unit
 from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done
+from coordinator.domain.sharing import Line
 from coordinator.engine.ports import Applied, Undone
 from coordinator.fault_points import FaultPoint, reach
 from coordinator.participants.mongodb import bookkeeping
@@ -49,13 +51,18 @@ from coordinator.participants.mongodb.errors import (
     DRIVER_ERRORS,
     translate,
 )
+from coordinator.participants.mongodb.going_back import DocumentKey, document_key
+from coordinator.participants.mongodb.shared_undo import SharedUndo
+from coordinator.participants.mongodb.shares import (
+    KeyShare,
+    ShareDocuments,
+    Sharing,
+    done_again,
+    settled,
+)
 from coordinator.participants.mongodb.takeover import Takeover
 from coordinator.participants.mongodb.transactions import WORKER_LANE, Transaction, Transactions
-from coordinator.participants.mongodb.undo import (
-    DocumentKey,
-    decide_undo,
-    document_key,
-)
+from coordinator.participants.mongodb.undo import decide_undo
 from coordinator.participants.mongodb.undo_record import (
     Identity,
     KeyUndo,
@@ -93,6 +100,7 @@ class MongodbParticipant:
         self._transactions = Transactions(driver, store, journal_id, transaction_timeout_seconds)
         self._takeover = Takeover(driver, store, journal_id)
         self._records = UndoRecords(store, journal_id)
+        self._shares = ShareDocuments(store)
 
     @property
     def store(self) -> str:
@@ -151,24 +159,76 @@ class MongodbParticipant:
             # insertion fails, and the next attempt looks.
             doubtful = [unit for unit in units if preview.tried_before(unit.seq)]
             found = await self._records.find(transaction, doubtful) if doubtful else {}
+            again = await self._again(transaction, units, found) if found else {}
             fresh = [unit for unit in units if unit.id not in found] if found else units
             documents = Documents(preview)
             for each in wanted(self._store, fresh):
                 raws = await transaction.find(each.shape.collection, each.condition())
                 documents.take(each, raws)
-            branches, refused = decide(self._store, self._identity(), fresh, documents)
+            sharing = self._sharing(units, found)
+            branches, refused = decide(self._store, self._identity(), fresh, documents, sharing)
             self._check_size(branches)
             if precisely:
                 statements = in_order(w for each in branches for w in each.writes_in_order())
             else:
-                statements = grouped(w for each in branches for w in each.net_writes())
+                shared = () if sharing is None else sharing.net_writes()
+                own = (w for each in branches for w in each.net_writes())
+                statements = grouped(chain(own, shared))
             write_batch(transaction, self._store, statements, fresh)
             self._records.insert(transaction, (each.record_write() for each in branches))
+            if sharing is not None:
+                self._shares.keep(transaction, list(sharing.shares()))
             transaction.later_call(partial(reach, FaultPoint.APPLY_WRITTEN, self._store))
         reach(FaultPoint.APPLY_AFTER, self._store)
         done = {each.unit.seq: each.done for each in branches}
+        done.update(again)
         blocked = self._take(units, found, done, refused)
-        return Applied(done=done, refused=refused, blocked=blocked)
+        behind = frozenset[int]() if sharing is None else frozenset(sharing.behind)
+        return Applied(done=done, refused=refused, blocked=blocked, behind=behind)
+
+    def _sharing(self, units: Sequence[Unit], found: Mapping[str, StoredUndo]) -> Sharing | None:
+        line = Line.of(units, self._store)
+        if line is None:
+            return None
+        # Nobody joins those whom an earlier attempt has applied, or a compensation has stopped.
+        line.stop_all(unit for unit in units if unit.id in found)
+        return Sharing(line, self._store, self._journal_id)
+
+    async def _again(
+        self, transaction: Transaction, units: Sequence[Unit], found: Mapping[str, StoredUndo]
+    ) -> dict[int, tuple[Done, ...]]:
+        """Tell the branches that an earlier attempt has applied together with others (rule 7)."""
+        sharers = [
+            (unit, stored)
+            for unit in units
+            if (stored := found.get(unit.id)) is not None
+            and stored.shares
+            and stored.state is UndoState.APPLIED
+            and stored.digest == unit.digest
+        ]
+        ids = {each for _, stored in sharers for each in stored.shares}
+        shares = await self._shares.find(transaction, ids)
+        await self._settle(transaction, shares, frozenset(unit.seq for unit in units))
+        again: dict[int, tuple[Done, ...]] = {}
+        for unit, stored in sharers:
+            done = stored.done()
+            for key in stored.keys():  # noqa: SIM118
+                if (share := shares.get(key.share or "")) is not None:
+                    done = done_again(unit, key, share, done)
+            again[unit.seq] = done
+        return again
+
+    async def _settle(
+        self, transaction: Transaction, shares: dict[str, KeyShare], open_seqs: frozenset[int]
+    ) -> None:
+        """Leave the sharers out of their shares that a person has ended by hand."""
+        for each in list(shares.values()):
+            if not any(m.parked and m.seq not in open_seqs for m in each.share.members):
+                continue
+            where = {"_id": {"$eq": each.names["key"]}}
+            raws = await transaction.find(each.names["collection"], where)
+            shares[each.id] = settled(each, raws[0] if raws else None, open_seqs)
+            self._shares.keep(transaction, [shares[each.id]])
 
     def _take(
         self,
@@ -191,7 +251,8 @@ class MongodbParticipant:
                     path="id",
                 )
             elif stored.state is UndoState.APPLIED:
-                done[unit.seq] = stored.done()
+                if unit.seq not in done:
+                    done[unit.seq] = stored.done()
             else:
                 blocked.add(unit.seq)
         return frozenset(blocked)
@@ -254,23 +315,32 @@ class MongodbParticipant:
                 else:
                     work.result[unit.seq] = Undone(wrote=stored.wrote)
             if work.applied:
-                await self._undo_applied(transaction, work)
-                statements = (in_order if precisely else grouped)(work.writes)
+                ids = {each for _, stored in work.applied for each in stored.shares}
+                shared = SharedUndo(await self._shares.find(transaction, ids))
+                await self._undo_applied(transaction, work, shared)
+                if precisely:
+                    statements = in_order([*work.writes, *shared.in_order])
+                else:
+                    statements = grouped([*work.writes, *shared.net_writes()])
                 write_batch(transaction, self._store, statements, units)
                 self._records.mark_undone(transaction, work.undone)
+                self._shares.keep(transaction, list(shared.changed.values()))
             self._records.plant(transaction, self._identity(), work.missing)
             transaction.later_call(partial(reach, FaultPoint.COMPENSATE_WRITTEN, self._store))
         reach(FaultPoint.COMPENSATE_AFTER, self._store)
         return work.result
 
-    async def _undo_applied(self, transaction: Transaction, work: _Compensation) -> None:
+    async def _undo_applied(
+        self, transaction: Transaction, work: _Compensation, shared: SharedUndo
+    ) -> None:
         keys_of = {unit.seq: stored.keys() for unit, stored in work.applied}
         documents = await self._current(transaction, keys_of)
         # The last applied is the first undone.
         for unit, stored in reversed(work.applied):
-            decided = decide_undo(unit, keys_of[unit.seq], documents)
+            decided = decide_undo(unit, keys_of[unit.seq], documents, shared)
             if isinstance(decided, Problem):
                 work.result[unit.seq] = Undone(wrote=True, problem=decided)
+                shared.park(unit, keys_of[unit.seq])
                 continue
             work.result[unit.seq] = Undone(wrote=stored.wrote)
             work.undone.append(unit.id)
@@ -317,6 +387,7 @@ class MongodbParticipant:
             part = unit_ids[start : start + _SWEEP_IDS_MAX]
             async with self._transactions.begin(WORKER_LANE) as transaction:
                 self._records.delete(transaction, part)
+                self._shares.sweep(transaction, part)
 
     async def forget_workers(self, workers: Collection[int]) -> None:
         """Delete the fences of workers that were fenced long ago; see the port."""

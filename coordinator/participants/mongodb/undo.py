@@ -26,96 +26,87 @@ value, byte for byte; the order of top-level fields does not count. I6.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any, Final, TypeAlias
 
-from bson.int64 import Int64
-
-from coordinator.domain.decide import (
-    Effect,
-    Refused,
-    decide_operation,
-    exact_sum,
-    key_as_json,
-)
-from coordinator.domain.entity import FieldType, ForeignWritePolicy
+from coordinator.domain.decide import Effect, Refused, decide_operation, key_as_json
+from coordinator.domain.entity import ForeignWritePolicy
 from coordinator.domain.errors import ErrorCode, Problem
 from coordinator.domain.operation import Operation, OperationKind, Unit
-from coordinator.domain.storable import INT64_MAX, INT64_MIN, Misfit, fit_decimal128
-from coordinator.domain.values import Alien
-from coordinator.participants.mongodb.bson_values import READERS, WRITERS, match_key
+from coordinator.domain.storable import Misfit
 from coordinator.participants.mongodb.elements import (
     Elements,
-    document_of,
     elements_from,
     elements_of,
     values_of,
 )
-from coordinator.participants.mongodb.images import KEY_FIELD, shape_of
-from coordinator.participants.mongodb.undo_record import KeyUndo, UndoStep
-from coordinator.participants.mongodb.writes import (
-    DocumentWrite,
-    WriteKind,
-    deletion_body,
-    document_body,
-    replacement_body,
+from coordinator.participants.mongodb.going_back import (
+    CannotTakeBack,
+    DocumentKey,
+    Standing,
+    bump,
+    can_take_back,
+    document_key,
+    without,
+    writes_back,
 )
-
-DocumentKey: TypeAlias = tuple[str, Any]
-"""Whose document: the collection, and `match_key` of its ``_id``."""
-
-_INT32_MIN: Final = -(2**31)
-_INT32_MAX: Final = 2**31 - 1
-_SAFE_DOUBLE_MAX: Final = 2**53
-
-
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """One key's undo record beside its document as it is."""
-
-    unit: Unit
-    key: KeyUndo
-    raw: bytes | None
-    elements: Elements | None
-
-
-class _CannotTakeBack(Exception):
-    """An increment cannot be undone by its inverse."""
-
-
-def document_key(key: KeyUndo) -> DocumentKey:
-    """Give where a key's document is found."""
-    return key.collection, match_key(key.key)
+from coordinator.participants.mongodb.images import shape_of
+from coordinator.participants.mongodb.shared_undo import (
+    SharedUndo,
+    is_shared_foreign,
+    taken_out,
+)
+from coordinator.participants.mongodb.shares import KeyShare
+from coordinator.participants.mongodb.undo_record import KeyUndo, UndoStep
+from coordinator.participants.mongodb.writes import DocumentWrite
 
 
 def decide_undo(
-    unit: Unit, keys: Sequence[KeyUndo], documents: Mapping[DocumentKey, bytes | None]
+    unit: Unit,
+    keys: Sequence[KeyUndo],
+    documents: Mapping[DocumentKey, bytes | None],
+    shared: SharedUndo | None = None,
 ) -> tuple[DocumentWrite, ...] | Problem:
-    """Decide the undo of one branch, last write first; a problem means: leave it as a whole."""
+    """Decide the undo of one branch, last write first; a problem means: leave it as a whole.
+
+    What is to be written to shared keys is put into ``shared`` instead of being returned.
+    """
     writes: list[DocumentWrite] = []
+    shared_writes: list[DocumentWrite] = []
+    left: dict[str, KeyShare] = {}
+    targets: dict[DocumentKey, Elements] = {}
     for key in reversed(keys):
         raw = documents[document_key(key)]
-        standing = _Standing(unit, key, raw, None if raw is None else elements_of(raw))
-        foreign = is_foreign(standing)
+        standing = Standing(unit, key, raw, None if raw is None else elements_of(raw))
+        share = None if shared is None else shared.of(unit, key)
+        if shared is not None and share is not None:
+            standing = shared.current(standing)
+            left[share.id] = share.without(unit.seq)
+        foreign = is_foreign(standing) if share is None else is_shared_foreign(standing, share)
         if foreign and key.policy is ForeignWritePolicy.PARK:
             return _foreign_write(unit, key)
         if foreign and key.policy is ForeignWritePolicy.SKIP:
             continue
         try:
+            if share is not None:
+                back, left[share.id] = taken_out(standing, share, forced=foreign)
+                targets[document_key(key)] = back
+                shared_writes += writes_back(standing, back)
+                continue
             target = _restored(standing, forced=foreign)
         except Refused as refusal:
             return _undo_failed(unit, key, refusal.problem.message)
         except Misfit as misfit:
             return _undo_failed(unit, key, f"a value would no longer fit: it {misfit.sentence}.")
-        writes += _writes(standing, target)
+        writes += writes_back(standing, target)
+    if shared is not None:
+        shared.keep(left, targets)
+        shared.in_order += shared_writes
     return tuple(writes)
 
 
 # --- strangers (F28) ----------------------------------------------------------------------------
 
 
-def is_foreign(standing: _Standing) -> bool:
+def is_foreign(standing: Standing) -> bool:
     """Whether somebody else's write would be lost by this undo."""
     key, current = standing.key, standing.elements
     left = key.steps[-1].after
@@ -147,7 +138,7 @@ def _is_step_foreign(
         return True
     if _differs(step.written, current, left):
         return True
-    return any(not _can_take_back(of[0], current.get(name)) for name, of in step.deltas.items())
+    return any(not can_take_back(of[0], current.get(name)) for name, of in step.deltas.items())
 
 
 def _differs(names: Sequence[str], current: Elements, left: Elements) -> bool:
@@ -157,7 +148,7 @@ def _differs(names: Sequence[str], current: Elements, left: Elements) -> bool:
 # --- what comes back (F25, F27, F29) ------------------------------------------------------------
 
 
-def _restored(standing: _Standing, *, forced: bool) -> Elements | None:
+def _restored(standing: Standing, *, forced: bool) -> Elements | None:
     key, current = standing.key, standing.elements
     if _made_it(key):
         return None
@@ -173,7 +164,7 @@ def _restored(standing: _Standing, *, forced: bool) -> Elements | None:
             target = _step_back(key, step, target)
     made_anew = current is None and own_undos
     if target is not None and (forced or own_undos) and not made_anew:
-        _bump(standing, target, max(own_undos, 1))
+        bump(standing, target, max(own_undos, 1))
     return target
 
 
@@ -189,57 +180,10 @@ def _step_back(key: KeyUndo, step: UndoStep, target: Elements | None) -> Element
             back.pop(name, None)
     for name, (of_type, amount) in step.deltas.items():
         try:
-            back[name] = _without(of_type, amount, back.get(name), before[name])
-        except _CannotTakeBack:
+            back[name] = without(of_type, amount, back.get(name), before[name])
+        except CannotTakeBack:
             back[name] = before[name]  # only under force: else it was found foreign
     return back
-
-
-def _can_take_back(of_type: FieldType, element: bytes | None) -> bool:
-    return element is not None and not isinstance(_read(of_type, element), Alien | None)
-
-
-def _read(of_type: FieldType, element: bytes) -> Any:
-    stored = values_of({"v": element})["v"]
-    return None if stored is None else READERS[of_type](stored)
-
-
-def _without(of_type: FieldType, amount: str, element: bytes | None, before: bytes) -> bytes:
-    if element is None or not _can_take_back(of_type, element):
-        raise _CannotTakeBack
-    value = _read(of_type, element)
-    if of_type is FieldType.DECIMAL:
-        result = fit_decimal128(exact_sum(value, -Decimal(amount)))
-        return _element(WRITERS[of_type](result))
-    if of_type is FieldType.FLOAT:
-        return _element(value - float(amount))
-    return _integer_element(value - int(amount), values_of({"v": before})["v"])
-
-
-def _integer_element(value: int, like: Any) -> bytes:
-    """Store an integer in the type that it had before, where it fits (F27)."""
-    if not INT64_MIN <= value <= INT64_MAX:
-        raise Misfit("is no int64")
-    if isinstance(like, float) and abs(value) <= _SAFE_DOUBLE_MAX:
-        return _element(float(value))
-    if type(like) is int and _INT32_MIN <= value <= _INT32_MAX:
-        return _element(value)
-    return _element(Int64(value))
-
-
-def _element(stored: Any) -> bytes:
-    return elements_from({"v": stored})["v"]
-
-
-def _bump(standing: _Standing, target: Elements, count: int) -> None:
-    """Count the version on: from the document that is there, else from the one that we left."""
-    version = standing.key.version
-    base = standing.elements or standing.key.steps[-1].after or standing.key.steps[0].before
-    if version is None or base is None or version not in base:
-        return
-    value = _read(FieldType.INTEGER, base[version])
-    if isinstance(value, int):
-        target[version] = _integer_element(value + count, values_of({"v": base[version]})["v"])
 
 
 def _compensation(unit: Unit, step: UndoStep) -> Operation:
@@ -262,38 +206,6 @@ def _compensated(unit: Unit, step: UndoStep, target: Elements | None) -> Element
     for name in write.unset:
         changed.pop(name, None)
     return changed
-
-
-# --- writes -------------------------------------------------------------------------------------
-
-
-def _writes(standing: _Standing, target: Elements | None) -> list[DocumentWrite]:
-    unit, key, raw, current = standing.unit, standing.key, standing.raw, standing.elements
-    position = key.steps[-1].position
-
-    def write(kind: WriteKind, body: Mapping[str, Any], size_bytes: int) -> DocumentWrite:
-        return DocumentWrite(unit.seq, position, key.collection, kind, body, size_bytes)
-
-    deletion = write(WriteKind.DELETE, deletion_body(key.key), 1024)
-    if target is None:
-        return [] if raw is None else [deletion]
-    document = _document(key, target)
-    if raw == document:
-        return []
-    insertion = write(WriteKind.INSERT, document_body(document), len(document))
-    if current is None:
-        return [insertion]
-    if target.get(KEY_FIELD) != current[KEY_FIELD] or any(name[:1] == "$" for name in target):
-        # A replacement may neither change the type of _id nor hold such a name.
-        return [deletion, insertion]
-    return [write(WriteKind.UPDATE, replacement_body(key.key, document), len(document))]
-
-
-def _document(key: KeyUndo, target: Elements) -> bytes:
-    before = key.steps[0]
-    if target is before.before and before.before_raw is not None:
-        return before.before_raw
-    return document_of(target)
 
 
 # --- problems -----------------------------------------------------------------------------------

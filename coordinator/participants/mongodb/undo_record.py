@@ -30,6 +30,9 @@ from coordinator.participants.mongodb.elements import EXACT, Elements, elements_
 from coordinator.participants.mongodb.images import Shape
 
 FORMAT: Final = 1
+FORMAT_SHARED: Final = 2
+"""Of a record with shared keys: who does not know of shares must not undo it."""
+
 RECORD_BYTES_MAX: Final = 16 * 1024 * 1024 - 4096
 """A stored document's 16 MB, less what a statement has around it."""
 
@@ -65,13 +68,14 @@ class Identity:
 class KeyChanges(NamedTuple):
     """The changes of one key, in their order (a tuple: one is made per key).
 
-    ``key`` is its BSON value.
+    ``key`` is its BSON value, ``share`` the id of its share if it is shared.
     """
 
     shape: Shape
     operation: Operation
     key: Any
     changes: list[Change]
+    share: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,10 @@ class UndoStep:
 
 @dataclass(frozen=True, slots=True)
 class KeyUndo:
-    """What was done to one key; ``shown`` is the key as outcomes show it."""
+    """What was done to one key; ``shown`` is the key as outcomes show it.
+
+    ``share`` is the id of its share, if it was written together with other units.
+    """
 
     entity: str
     collection: str
@@ -103,6 +110,7 @@ class KeyUndo:
     version: str | None
     policy: ForeignWritePolicy
     steps: tuple[UndoStep, ...]
+    share: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +121,7 @@ class StoredUndo:
     state: UndoState
     wrote: bool
     raw: bytes
+    shares: tuple[str, ...] = ()
 
     def done(self) -> tuple[Done, ...]:
         """Give what each operation did (rule 7)."""
@@ -125,9 +134,10 @@ class StoredUndo:
     def keys(self) -> tuple[KeyUndo, ...]:
         """Give what was done per key, in the order of their first writes."""
         record = bson.decode(self.raw, _RAW)
-        if record["format"] != FORMAT:
+        if record["format"] not in (FORMAT, FORMAT_SHARED):
             raise InvariantViolated(
                 f"an undo record has format {record['format']!r}, and this program reads {FORMAT}"
+                f" and {FORMAT_SHARED}"
             )
         return tuple(_key_undo(key) for key in record["keys"])
 
@@ -140,7 +150,9 @@ def record_id(journal_id: str, unit_id: str) -> str:
 def read_record(raw: bytes) -> tuple[str, StoredUndo]:
     """Read a record; return the unit's id and what was found."""
     head = RawBSONDocument(raw, _RAW)
-    return head["unit"], StoredUndo(head["digest"], UndoState(head["state"]), head["wrote"], raw)
+    shares = tuple(head["shares"]) if head["format"] == FORMAT_SHARED else ()
+    state = UndoState(head["state"])
+    return head["unit"], StoredUndo(head["digest"], state, head["wrote"], raw, shares)
 
 
 _APPLIED: Final = UndoState.APPLIED.value
@@ -153,9 +165,11 @@ def applied_record(
     identity: Identity, unit: Unit, done: Sequence[Done], keys: Sequence[KeyChanges]
 ) -> bytes:
     """Write the record of a branch that is being applied."""
+    shares = [key.share for key in keys if key.share is not None]
     return bson.encode(
         {
             **_head(identity, unit, _APPLIED),
+            **({"format": FORMAT_SHARED, "shares": shares} if shares else {}),
             "wrote": any(each.effect is not Effect.NOTHING for each in done),
             "done": [
                 (
@@ -206,6 +220,7 @@ def _key_document(key: KeyChanges) -> dict[str, Any] | None:
         "key": key.key,
         "shown": key_as_json(key.operation),
         "steps": [_step_document(shape, step) for step in recorded],
+        **({} if key.share is None else {"share": key.share}),
     }
 
 
@@ -243,6 +258,7 @@ def _key_undo(key: Mapping[str, Any]) -> KeyUndo:
         version=key["version_field"],
         policy=ForeignWritePolicy(key["on_foreign_write"]),
         steps=tuple(_undo_step(step) for step in key["steps"]),
+        share=key.get("share"),
     )
 
 

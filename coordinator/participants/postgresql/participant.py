@@ -18,6 +18,7 @@ from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreUna
 from coordinator.domain.operation import Unit
 from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done
+from coordinator.domain.sharing import Line
 from coordinator.engine.ports import Applied, Undone
 from coordinator.fault_points import FaultPoint, reach
 from coordinator.participants.postgresql import bookkeeping
@@ -114,6 +115,7 @@ class PostgresParticipant:
                 for unit in units:
                     if (found := stored.get(unit.id)) is not None:
                         self._take(unit, found, done, refused, blocked)
+            fresh, behind = self._first_of_each_key(units, fresh)
             work = await self._tables.apply(connection, fresh, preview, carefully=carefully)
             await self._undo.insert(connection, self._records(fresh, work))
             reach(FaultPoint.APPLY_WRITTEN, self._store)
@@ -124,7 +126,31 @@ class PostgresParticipant:
             failing=work.failing,
             blocked=frozenset(blocked),
             busy=work.busy,
+            behind=behind,
         )
+
+    def _first_of_each_key(
+        self, units: Sequence[Unit], fresh: Sequence[Unit]
+    ) -> tuple[Sequence[Unit], frozenset[int]]:
+        """Let one sharer of a key go, and give the others that stay behind it.
+
+        Here a row is undone by what its record tells of it, so nobody may have written it since: a
+        key is shared in the pivot's store and in MongoDB only.
+        """
+        line = Line.of(units, self._store)
+        if line is None:
+            return fresh, frozenset()
+        seqs = {unit.seq for unit in fresh}
+        going: list[Unit] = []
+        behind: set[int] = set()
+        for unit in units:
+            if unit.seq in seqs and line.holds(unit):
+                behind.add(unit.seq)
+                continue
+            if unit.seq in seqs:
+                going.append(unit)
+            line.stop(unit)
+        return going, frozenset(behind)
 
     def _take(
         self,

@@ -16,7 +16,7 @@ since a neighbour's write may have been the cause. A caller who tries such a bat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from coordinator.domain.decide import (
     Image,
     ImageKey,
     Refused,
+    decide_branch,
     decide_operation,
     key_as_json,
 )
@@ -33,6 +34,7 @@ from coordinator.domain.errors import BatchRefused, ErrorCode, Problem, StoreBus
 from coordinator.domain.operation import OperationKind, Unit
 from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done
+from coordinator.domain.sharing import Line
 from coordinator.participants.postgresql.foretelling import Foretelling, Foretold
 from coordinator.participants.postgresql.key_taken import is_key_taken
 from coordinator.participants.postgresql.mapped_table import (
@@ -42,6 +44,7 @@ from coordinator.participants.postgresql.mapped_table import (
     mapped_table,
 )
 from coordinator.participants.postgresql.row_locks import lock_rows
+from coordinator.participants.postgresql.shared_rows import SharedRows
 from coordinator.participants.postgresql.statements import RowLock
 from coordinator.participants.postgresql.step_values import columnwise, done_of
 from coordinator.participants.postgresql.waves import Shape, Step, shape_of, spread
@@ -63,14 +66,16 @@ class TableWork:
 
     ``done``: written (or checked). ``refused``: decided against under the lock. ``failing``: the
     store refused it by itself, after all earlier ones of the batch that are not busy. ``busy``: a
-    stranger holds a row of it. Of the latter three nothing was written. ``steps`` holds, for the
-    done ones, every operation with the texts of its row before and after: what undo is made of.
+    stranger holds a row of it. ``behind``: it shares a key with an earlier one that stays open. Of
+    the latter four nothing was written. ``steps`` holds, for the done ones, every operation with
+    the texts of its row before and after: what undo is made of (but for shared keys).
     """
 
     done: dict[int, tuple[Done, ...]] = field(default_factory=dict)
     refused: dict[int, Problem] = field(default_factory=dict)
     failing: dict[int, Problem] = field(default_factory=dict)
     busy: frozenset[int] = frozenset()
+    behind: frozenset[int] = frozenset()
     steps: dict[int, Sequence[Step]] = field(default_factory=dict)
 
 
@@ -80,6 +85,7 @@ class Tables:
     def __init__(self, store: str) -> None:
         self._store = store
         self._foretelling = Foretelling(store)
+        self._one_by_one: set[str] = set()
 
     def foretell(self, units: Sequence[Unit], preview: Preview) -> Foretold | None:
         """Foretell what `apply` will do if the rows are as in the preview; see `foretelling`."""
@@ -122,8 +128,12 @@ class Tables:
         preview: Preview = NOTHING_SEEN,
         *,
         carefully: bool = False,
+        line: Line | None = None,
     ) -> TableWork:
         """Lock, decide and write the branches of ``units`` here, in admission order.
+
+        Units that share keys, as ``line`` tells, are decided one after the other, each on what
+        the former leaves, and written with one statement per row (see `SharedRows`).
 
         To be called in a transaction of the caller's, who rolls back if it raises: `BatchRefused`,
         `StoreBusy` or `StoreUnavailable`. Of a unit alone, and carefully, deferred constraints have
@@ -132,7 +142,8 @@ class Tables:
         groups = _by_mapping(units)
         if len(groups) > 1:
             preview = NOTHING_SEEN  # its images may have the fields of another mapping
-        batch = _Batch(self._store, connection, units, preview, carefully=carefully)
+        shared = None if line is None else SharedRows(line, self._store, self._one_by_one)
+        batch = _Batch(self._store, connection, units, preview, shared, carefully=carefully)
         if not units:
             return batch.work
         try:
@@ -195,10 +206,12 @@ class _Batch:
         connection: Connection,
         units: Sequence[Unit],
         preview: Preview,
+        shared: SharedRows | None,
         *,
         carefully: bool,
     ) -> None:
         self._store = store
+        self._shared = shared
         self._connection = connection
         self._preview = preview
         self._carefully = carefully
@@ -216,6 +229,7 @@ class _Batch:
         if self._busy_keys:
             busy = self._busy_units(units)
             self.work.busy |= busy
+            self._stop(unit for unit in units if unit.seq in busy)
             units = [unit for unit in units if unit.seq not in busy]
         if self._carefully:
             await self._write_in_parts(units)
@@ -227,6 +241,9 @@ class _Batch:
         going = self._decide(units, levels)
         for level in levels:
             await self._write_level(level)
+        if self._shared is not None:
+            await self._write_level(self._shared.ends(self._texts))
+            self._check_even(self._shared)
         for unit, steps in going:
             self.work.done[unit.seq] = done_of(steps)
             self.work.steps[unit.seq] = steps
@@ -258,6 +275,7 @@ class _Batch:
                 self._forget(part)
                 if self._alone is not None:
                     self.work.failing[part[0].seq] = refusal.problem
+                    self._stop(part)
                 else:
                     middle = len(part) // 2
                     parts[:0] = [part[:middle], part[middle:]]
@@ -267,6 +285,7 @@ class _Batch:
             self.work.done.pop(unit.seq, None)
             self.work.refused.pop(unit.seq, None)
             self.work.steps.pop(unit.seq, None)
+        self.work.behind -= {unit.seq for unit in units}
 
     # --- lock -----------------------------------------------------------------------------------
 
@@ -305,19 +324,48 @@ class _Batch:
         self, units: Sequence[Unit], levels: list[list[Step]]
     ) -> list[tuple[Unit, list[Step]]]:
         going = []
+        shared = self._shared
+        if shared is not None:
+            shared.begin()
         for unit in units:
-            decided = self._preview.decide(unit, self._store, self._images, self._unchanged)
+            if shared is not None and shared.line.holds(unit):
+                self.work.behind |= {unit.seq}
+                continue
+            shares = shared is not None and shared.line.shares(unit, self._store)
+            if shares:
+                decided = decide_branch(unit, self._store, self._images)
+            else:
+                decided = self._preview.decide(unit, self._store, self._images, self._unchanged)
             if isinstance(decided, Problem):
                 self.work.refused[unit.seq] = decided
+                if shared is not None:
+                    shared.line.refused(unit)
                 continue
             mapping = unit.mapping
             steps = [
                 Step(unit, mapped_table(mapping, write.operation.entity), write, False)
                 for write in decided
             ]
-            spread(levels, steps)
+            if shared is not None and shares:
+                shared.take(levels, steps, self._images)
+            else:
+                spread(levels, steps)
             going.append((unit, steps))
         return going
+
+    def _stop(self, units: Iterable[Unit]) -> None:
+        if self._shared is not None:
+            self._shared.line.stop_all(units)
+
+    def _check_even(self, shared: SharedRows) -> None:
+        """What is told of each sharer was foretold, so the row must have become just that."""
+        uneven = shared.uneven(self._texts)
+        if uneven is not None:
+            problem = Problem(
+                ErrorCode.CONSTRAINT_VIOLATED,
+                f"Table {uneven} changes its rows by itself, so each unit has to write its own.",
+            )
+            raise BatchRefused(self._store, problem)
 
     def _busy_units(self, units: Sequence[Unit]) -> frozenset[int]:
         return frozenset(

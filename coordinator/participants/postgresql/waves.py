@@ -58,18 +58,21 @@ def shape_of(write: Write) -> Shape:
     return (write.operation.entity, write.effect, columns)
 
 
-def spread(levels: list[list[Step]], steps: Sequence[Step]) -> None:
-    """Put one unit's steps on their levels. A step that writes nothing and follows none is left."""
+def spread(levels: list[list[Step]], steps: Sequence[Step], above: int = -1) -> None:
+    """Put one unit's steps on their levels. A step that writes nothing and follows none is left.
+
+    They come to levels ``above`` that one: where another unit of the batch writes one of its keys.
+    """
     if len(steps) == 1:
-        _put(levels, 0, steps[0])
+        _put(levels, above + 1, steps[0])
         return
-    level = -1
+    level = above
     last: Shape | None = None
     here: set[ImageKey] = set()
     written: set[ImageKey] = set()
     for step in steps:
         at = step.at
-        step.chained = at in written
+        step.chained = step.chained or at in written
         if step.write.effect is Effect.NOTHING and not step.chained:
             continue
         shape = shape_of(step.write)

@@ -16,6 +16,7 @@ from tests.simulation.checkers import (
     status_is_fact,
     sums,
 )
+from tests.simulation.checkers.bounds import Bounds
 from tests.simulation.checkers.fenced import FencedChangesNothing
 from tests.simulation.checkers.in_turn import InTurn
 from tests.simulation.checkers.intent_first import IntentFirst
@@ -30,6 +31,7 @@ EACH_STEP: tuple[Checker, ...] = (
     OneWay(),
     InTurn(),
     StrangersKept(),
+    Bounds(),
     FencedChangesNothing(),
 )
 

@@ -17,6 +17,11 @@ class StrangersKept(EachStep):
             return
         ours = [each for each in history.forward.get(write.seq, ()) if each.at == write.at]
         left, found = ours[-1].after, write.before
+        if history.only_counts(write.seq, write.at):
+            if any(history.only_counts(each, write.at) for each in history.by_hand):
+                return
+            # It may have been shared: the version that we left is that of our last write there.
+            left = [e for e in history.by_key[write.at] if e.way is not Way.STRANGER][-1].after
         if left is None or found is None:
             if left is not found:
                 history.fail(f"I6: the undo of #{write.seq} wrote over a stranger's {write.at}")
