@@ -40,7 +40,7 @@ from coordinator.domain.json_value import JsonText
 from coordinator.domain.operation import Operation, Unit
 from coordinator.domain.preview import Preview
 from coordinator.engine.ports import Applied, Participant, Undone
-from coordinator.participants.mongodb.bookkeeping import FENCES, UNDO, MongodbServerView
+from coordinator.participants.mongodb.bookkeeping import FENCES, SHARES, UNDO, MongodbServerView
 from coordinator.participants.mongodb.driver import Driver, open_driver
 from coordinator.participants.mongodb.participant import MongodbParticipant
 from tests.units import (
@@ -1051,3 +1051,70 @@ async def test_records_name_what_undo_needs(place: Place) -> None:  # rule 8, F3
     assert step["set"] == {"n": 6, "amount": Decimal128("11.50"), "version": 4}
     assert (step["unset"], step["written"]) == (["status"], ["n", "status"])
     assert step["deltas"] == {"amount": ["decimal", "1.5"]}
+
+
+# --- shared documents -----------------------------------------------------------------------------
+
+
+def count(amount: int) -> Unit:
+    return one(update("thing", "k", increment={"n": amount}))
+
+
+def told(result: Applied, unit: Unit) -> tuple[int, int, int | None]:
+    (each,) = result.done[unit.seq]
+    before, after = json.loads(each.before or b""), json.loads(each.after or b"")
+    return before["n"], after["n"], each.version
+
+
+async def test_sharers_are_written_at_once_and_taken_out_one_by_one(place: Place) -> None:
+    """F21, F27, I8: the very document comes back; who runs again is told without the undone."""
+    raw = place.put(STORED)
+    units = [count(amount) for amount in (5, 7, -2)]
+    result = await place.participant.apply(0, units)
+    assert [told(result, each) for each in units] == [(5, 10, 4), (10, 17, 5), (17, 15, 6)]
+    found = place.things.find_one({"_id": "k"})
+    assert (found["n"], found["version"]) == (15, 6)
+    assert (await undone(place, units[1])).wrote
+    found = place.things.find_one({"_id": "k"})
+    assert (found["n"], found["version"]) == (8, 5)
+    joining = count(1)
+    again = await place.participant.apply(0, [units[0], units[2], joining])
+    assert [told(again, each) for each in (units[0], units[2])] == [(5, 10, 4), (10, 8, 5)]
+    assert again.behind == {joining.seq}, "nobody joins those of an earlier attempt"
+    result = await place.participant.compensate(0, [units[0], units[2]])
+    assert all(each.wrote and each.problem is None for each in result.values())
+    assert place.raw() == raw
+    assert place.client[place.name][SHARES].count_documents({}) == 0
+
+
+async def test_a_stranger_among_sharers_is_found(place: Place) -> None:
+    """F28: the version that we left on a shared key is that after our last write or undo."""
+    place.put(STORED)
+    units = [count(1), count(2)]
+    await place.participant.apply(0, units)
+    assert (await undone(place, units[0])).problem is None
+    place.things.update_one({"_id": "k"}, {"$inc": {"version": 1}})
+    problem = (await undone(place, units[1])).problem
+    assert problem is not None
+    assert problem.code is ErrorCode.FOREIGN_WRITE
+
+
+async def test_shares_are_swept_with_their_last_unit(place: Place) -> None:
+    place.put(STORED)
+    units = [count(1), count(2)]
+    await place.participant.apply(0, units)
+    shares = place.client[place.name][SHARES]
+    await place.participant.sweep([units[0].id])
+    assert shares.count_documents({}) == 1
+    await place.participant.sweep([units[1].id])
+    assert shares.count_documents({}) == 0
+
+
+async def test_a_validator_names_the_sharer_that_breaks_it(place: Place) -> None:
+    """Rule 9: of one write for several units it is known who is to blame."""
+    place.put(STORED)
+    place.client[place.name].command({"collMod": "things", "validator": {"n": {"$lte": 10}}})
+    units = [count(amount) for amount in (3, 4, 1)]
+    with pytest.raises(BatchRefused) as caught:
+        await place.participant.apply(0, units)
+    assert set(caught.value.refusals) == {units[1].seq}
