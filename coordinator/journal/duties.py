@@ -19,6 +19,21 @@ from coordinator.journal.open_units import COLUMNS, open_units
 from coordinator.journal.packing import pack
 from coordinator.journal.session import own_statement, reading, single_statement
 
+_STILL_ELSEWHERE = """
+WITH mine AS (
+    SELECT seq, entity, key, exclusive FROM coordinator.locks WHERE seq = ANY ($1)
+), others AS (
+    -- Once per key, or a key that many wait for would cost the square of their number.
+    SELECT l.entity, l.key, min(l.seq) AS first, min(l.seq) FILTER (WHERE l.exclusive) AS writer
+    FROM (SELECT DISTINCT entity, key FROM mine) k
+    JOIN coordinator.locks l ON l.entity = k.entity AND l.key = k.key
+    JOIN coordinator.units u ON u.seq = l.seq AND u.worker <> $2
+    GROUP BY l.entity, l.key
+)
+SELECT DISTINCT mine.seq FROM mine JOIN others o ON o.entity = mine.entity AND o.key = mine.key
+WHERE mine.seq > CASE WHEN mine.exclusive THEN o.first ELSE o.writer END
+"""
+
 
 class JournalDuties:
     """Periodic questions and small transactions of one worker."""
@@ -39,12 +54,7 @@ class JournalDuties:
         """Which of these units still wait for another worker's."""
         async with reading(self._pool) as connection:
             rows = await connection.fetch(
-                "SELECT DISTINCT mine.seq FROM coordinator.locks mine"
-                " JOIN coordinator.locks other ON other.entity = mine.entity"
-                "  AND other.key = mine.key AND other.seq < mine.seq"
-                "  AND (other.exclusive OR mine.exclusive)"
-                " JOIN coordinator.units u ON u.seq = other.seq AND u.worker <> $2"
-                " WHERE mine.seq = ANY ($1)",
+                _STILL_ELSEWHERE,
                 list(seqs),
                 self._worker,
             )
