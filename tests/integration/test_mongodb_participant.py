@@ -1081,8 +1081,8 @@ async def test_sharers_are_written_at_once_and_taken_out_one_by_one(place: Place
     again = await place.participant.apply(0, [units[0], units[2], joining])
     assert [told(again, each) for each in (units[0], units[2])] == [(5, 10, 4), (10, 8, 5)]
     assert again.behind == {joining.seq}, "nobody joins those of an earlier attempt"
-    result = await place.participant.compensate(0, [units[0], units[2]])
-    assert all(each.wrote and each.problem is None for each in result.values())
+    taken_out = await place.participant.compensate(0, [units[0], units[2]])
+    assert all(each.wrote and each.problem is None for each in taken_out.values())
     assert place.raw() == raw
     assert place.client[place.name][SHARES].count_documents({}) == 0
 

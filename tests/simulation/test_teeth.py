@@ -13,6 +13,9 @@ SEEDS_MAX = 300
 """Within how many seeds the loss of a guard is noticed."""
 
 ROUGH = {
+    "escrow": ("hot=0.9", "strangers=0", "losses=0.05"),
+    "refusing-before-passing": ("hot=0.9", "strangers=0", "kills=0.02", "kills_max=10"),
+    "version-of-the-share": ("hot=0.9", "strangers=0", "losses=0.05"),
     "settling-first": ("lates=0.2", "strangers=100", "undo_age_seconds=600.0"),
     "settling-before-undoing": (
         "losses=0.4",
