@@ -8,6 +8,7 @@ is still the very same, to the last byte, the preview's decision is the one that
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from coordinator.domain.decide import Image, ImageKey, Write, decide_branch
@@ -29,14 +30,16 @@ class Loaded(NamedTuple):
 class Preview(NamedTuple):
     """What was loaded at one store, and the writes decided on it, by ``seq``.
 
-    ``unread`` are units that were never tried before and were not loaded either.
-    ``None`` stands for writes that follow from what other units of the batch do: of sharers.
+    ``unread`` are units that were never tried before and were not loaded either. ``None`` stands
+    for writes that follow from what other units of the batch do: of sharers. What those will
+    write if all before them commit is in ``chained``, where nothing can be uncommitted.
     """
 
     images: Mapping[ImageKey, Image | None]
     rows: Mapping[ImageKey, Any]
     writes: Mapping[int, tuple[Write, ...] | None]
     unread: frozenset[int] = frozenset()
+    chained: Mapping[int, tuple[Write, ...]] = MappingProxyType({})
 
     def tried_before(self, seq: int) -> bool:
         """Whether a unit may have been applied by an earlier attempt."""

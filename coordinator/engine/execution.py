@@ -234,7 +234,8 @@ class Execution:
             unread = {*tried.failing, *tried.busy}
             forecast.doubt(each for each in units if each.seq in unread)
             units = [each for each in units if each.seq not in unread]
-        previews[store] = Preview(images, rows, forecast.decide(store, units, images))
+        preview = Preview(images, rows, forecast.decide(store, units, images))
+        previews[store] = preview._replace(chained=forecast.chained)
         if store != self._pivot_store:
             if tried.failing or tried.busy or any(each.seq in forecast.refused for each in units):
                 self._wariness[store].refused()

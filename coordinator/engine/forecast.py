@@ -21,13 +21,15 @@ class Forecast:
     """What becomes of a batch, by ``seq``.
 
     ``refused``: with the problem. ``again``: an outsider is in the way. ``waits``: to be tried
-    again once the sharers before it have ended.
+    again once the sharers before it have ended. ``chained``: what sharers will write in the
+    pivot's store if those before them commit.
     """
 
     def __init__(self, line: Line | None, pivot_store: str | None) -> None:
         self.refused: dict[int, Problem] = {}
         self.again: set[int] = set()
         self.waits: set[int] = set()
+        self.chained: dict[int, tuple[Write, ...]] = {}
         self._line = line
         self._pivot_store = pivot_store
         self._doubtful_keys: set[ImageKey] = set()
@@ -86,6 +88,8 @@ class Forecast:
             self.waits.add(unit.seq)
             return
         escrow.take(unit, store, images)
+        if is_pivot:
+            self.chained[unit.seq] = decided
         for write in decided:
             images[write.operation.entity, write.operation.key_text] = write.after
 

@@ -24,7 +24,9 @@ from coordinator.domain.errors import Problem
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Operation, Unit
 from coordinator.domain.preview import NOTHING_SEEN, Preview
+from coordinator.domain.sharing import Line
 from coordinator.domain.values import JsonText
+from coordinator.engine.forecast import Forecast
 from coordinator.engine.ports import Candidate, Concluded
 from coordinator.participants.postgresql.tables import Tables
 from tests.admissions import arrival, batch
@@ -282,3 +284,47 @@ async def test_a_deferred_constraint_refuses_its_unit_only(place: Place) -> None
     concluded = await place.conclude(units, await place.preview(*units))
     assert list(concluded.failing) == [units[2].seq]
     assert list(concluded.ended) == [units[0].seq, units[1].seq]
+
+
+async def test_sharers_of_a_row_are_foretold_one_after_the_other(place: Place) -> None:
+    """F14, I8: one statement writes the sum, and each is told as if it had been alone."""
+    amounts = ("1.5", "2", "-3.25")
+    units = [
+        await place.admit(
+            f"share-{amount}", update("thing", 1, increment={"money": Decimal(amount)})
+        )
+        for amount in amounts
+    ]
+    images, rows = await place.worker.pivot.load(units)
+    forecast = Forecast(Line.of(units), "ledger")
+    writes = forecast.decide("ledger", units, images)
+    assert set(writes.values()) == {None}
+    preview = Preview(images, rows, writes, chained=forecast.chained)
+    # The second has stayed behind: what was foretold of the third does not hold.
+    concluded = await place.conclude([units[0], units[2]], preview)
+    assert set(concluded.ended) == {units[0].seq, units[2].seq}
+    assert place.tables.steps == 1
+    more = [
+        await place.admit(
+            f"more-{amount}", update("thing", 1, increment={"money": Decimal(amount)})
+        )
+        for amount in amounts
+    ]
+    images, rows = await place.worker.pivot.load(more)
+    forecast = Forecast(Line.of(more), "ledger")
+    preview = Preview(
+        images, rows, forecast.decide("ledger", more, images), chained=forecast.chained
+    )
+    concluded = await place.conclude(more, preview)
+    assert set(concluded.ended) == {each.seq for each in more}
+    assert place.tables.steps == 1
+    told = [(before["money"], after["money"]) for _, before, after in await place.events()]
+    assert told == [
+        ("100.00", "101.50"),
+        ("101.50", "98.25"),
+        ("98.25", "99.75"),
+        ("99.75", "101.75"),
+        ("101.75", "98.50"),
+    ]
+    row = await place.connection.fetchrow("SELECT money, version FROM things WHERE id = 1")
+    assert tuple(row) == (Decimal("98.50"), 6)

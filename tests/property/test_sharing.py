@@ -12,7 +12,7 @@ from typing import Any
 import bson
 from bson.decimal128 import Decimal128
 from bson.int64 import Int64
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.domain.decide import Image, ImageKey, decide_branch
@@ -97,6 +97,7 @@ def outcomes(units: Sequence[Unit], image: Image) -> Iterator[Image]:
             yield row
 
 
+@settings(deadline=None)
 @given(SHARERS, COUNTS, AMOUNTS)
 def test_who_passes_passes_whoever_is_undone(
     given_sharers: list[list[dict[str, Any]]], n: int, money: Decimal
@@ -122,6 +123,7 @@ def test_who_passes_passes_whoever_is_undone(
         passed.append(each)
 
 
+@settings(deadline=None)
 @given(st.lists(COUNTS, min_size=2, max_size=6), COUNTS)
 def test_nobody_waits_for_nothing(deltas: list[int], n: int) -> None:
     """Who waits would pass if some of those before it were not there, and would not if others."""
@@ -144,6 +146,7 @@ def test_nobody_waits_for_nothing(deltas: list[int], n: int) -> None:
             passed.append(each)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(COUNTS, st.integers(1, 3)), min_size=1, max_size=6), st.data())
 def test_images_follow_each_other_over_those_that_are_left(
     made: list[tuple[int, int]], data: st.DataObject
@@ -248,6 +251,7 @@ SMALL = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, SMALL, st.data())
 def test_a_shared_document_comes_back_byte_for_byte(
     document: dict[str, Any], made: list[list[dict[str, Any]]], data: st.DataObject
@@ -265,6 +269,7 @@ def test_a_shared_document_comes_back_byte_for_byte(
     assert bson.encode(place.document) == bson.encode(document)
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, SMALL, st.data())
 def test_without_the_undone_a_document_is_as_if_they_had_never_been(
     document: dict[str, Any], made: list[list[dict[str, Any]]], data: st.DataObject

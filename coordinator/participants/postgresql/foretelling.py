@@ -5,7 +5,8 @@ holds and whose version is the one that was read, write them, and compare what c
 was foretold. So a foretelling is never believed: where it does not come true, nothing has happened,
 and the batch goes the usual way, which reads what the store has made of each row.
 
-Foretold are updates of rows by one set of columns, the usual case. Refuses everything else, and
+Foretold are updates of rows by one set of columns, the usual case; units that share a row follow
+each other, and the row is written once. Refuses everything else, and
 columns whose text the store forms in a way of its own (json, padded characters, short floats).
 """
 
@@ -73,22 +74,28 @@ class Foretelling:
         return Foretold(done, len(rows.keys), sql, parameters, (table.entity.name, rows.columns))
 
     def _branch(self, unit: Unit, preview: Preview, rows: _Rows) -> tuple[Done, ...]:
-        writes = preview.writes.get(unit.seq)
+        own = preview.writes.get(unit.seq)
+        writes = preview.chained.get(unit.seq) if own is None else own
         if writes is None:
             raise _Unknown
         acts = []
         for write in writes:
             at = (write.operation.entity, write.operation.key_text)
             row = preview.rows.get(at)
-            if write.effect is not Effect.UPDATED or row is None or at in rows.seen:
+            if write.effect is not Effect.UPDATED or row is None:
+                raise _Unknown
+            if not rows.continues(at, write, preview, alone=own is not None):
                 raise _Unknown
             table = mapped_table(unit.mapping, at[0])
             if rows.table is None:
                 rows.begin(table, self._columns(table, write))
             elif table is not rows.table or _columns(write) != rows.columns:
                 raise _Unknown
-            rows.seen.add(at)
-            acts.append(_done(table, write, rows.add(table, write, row.version)))
+            known = rows.known.get(at)
+            if known is None:
+                known = rows.add(at, table, write, row.version)
+            before, after = known, rows.write(at, table, write)
+            acts.append(_done(table, write, before, after))
         return tuple(acts)
 
     def _columns(self, table: MappedTable, write: Write) -> tuple[str, ...]:
@@ -112,29 +119,55 @@ class _Unknown(Exception):
 
 
 class _Rows:
-    """The rows of a batch in the making, column by column; ``seen`` are their keys."""
+    """The rows of a batch in the making, column by column.
+
+    ``known`` are their images as the store will show them, ``left`` those that were decided on.
+    """
 
     def __init__(self) -> None:
         self.table: MappedTable | None = None
         self.columns: tuple[str, ...] = ()
-        self.seen: set[ImageKey] = set()
+        self.known: dict[ImageKey, Image] = {}
+        self.left: dict[ImageKey, Image | None] = {}
         self.keys: list[str] = []
         self.versions: list[str] = []
         self.values: list[list[str | None]] = []
+        self._places: dict[ImageKey, int] = {}
 
     def begin(self, table: MappedTable, columns: tuple[str, ...]) -> None:
         self.table, self.columns = table, columns
         self.values = [[] for _ in columns]
 
-    def add(self, table: MappedTable, write: Write, version: str) -> Image:
-        """Add a row; give its image as it will be."""
-        after = dict(write.before or {})
-        for name, column in zip(self.columns, self.values, strict=True):
-            value = write.assigned.get(name)
-            text, after[name] = (None, None) if value is None else table.canonical[name](value)
-            column.append(text)
+    def continues(self, at: ImageKey, write: Write, preview: Preview, *, alone: bool) -> bool:
+        """Whether a write was decided on what stands there when its turn comes.
+
+        One of a unit that shares nothing is the only one; one of a sharer follows on that of the
+        sharer before it, unless that one is not here after all.
+        """
+        if alone:
+            return at not in self.left
+        return write.before is self.left.get(at, preview.images[at])
+
+    def add(self, at: ImageKey, table: MappedTable, write: Write, version: str) -> Image:
+        """Add a row; give its image as it is."""
+        self._places[at] = len(self.keys)
         self.keys.append(table.write_key(write.operation.key))
         self.versions.append(version)
+        for column in self.values:
+            column.append(None)
+        return write.before or {}
+
+    def write(self, at: ImageKey, table: MappedTable, write: Write) -> Image:
+        """Write a row; give its image as it will be."""
+        place = self._places[at]
+        after = dict(self.known.get(at) or write.before or {})
+        for name, column in zip(self.columns, self.values, strict=True):
+            value = write.assigned.get(name)
+            column[place], after[name] = (
+                (None, None) if value is None else table.canonical[name](value)
+            )
+        self.known[at] = after
+        self.left[at] = write.after
         return after
 
 
@@ -142,11 +175,11 @@ def _columns(write: Write) -> tuple[str, ...]:
     return tuple(sorted((*write.assigned, *write.unset)))
 
 
-def _done(table: MappedTable, write: Write, after: Image) -> Done:
+def _done(table: MappedTable, write: Write, before: Image, after: Image) -> Done:
     return Done(
         write.position,
         write.effect,
-        table.show(write.before),
+        table.show(before),
         table.show(after),
         table.version(after),
     )
