@@ -79,20 +79,6 @@ class Operation:
     compensate: Operation | None = None
 
     @property
-    def only_increments(self) -> bool:
-        """Whether it does nothing but count fields of a row that must be there, and asks nothing.
-
-        So it commutes with others of its kind, and its inverse takes it back whatever they do.
-        """
-        return (
-            self.kind is OperationKind.UPDATE
-            and bool(self.increment)
-            and not (self.set or self.unset or self.expect)
-            and not self.ignore_missing
-            and self.compensate is None
-        )
-
-    @property
     def writes(self) -> bool:
         """Whether it may change anything: all but checks."""
         return self.kind is not OperationKind.CHECK

@@ -108,18 +108,26 @@ def locks_of(mapping: Mapping, operations: Sequence[Operation]) -> tuple[LockReq
 
 
 _SHARED, _EXCLUSIVE, _INCREMENT = range(3)
-_SUMMED: Final = frozenset({FieldType.INTEGER, FieldType.DECIMAL})
-"""Types whose sums are exact in any order, so that a delta is taken back as if it had not been."""
 
 
 def _claim(entity: Entity, operation: Operation) -> int:
-    if not operation.writes:
+    if operation.kind is OperationKind.CHECK:
         return _SHARED
     increment = operation.increment
-    if not increment or not operation.only_increments:
+    if (
+        not increment
+        or operation.set
+        or operation.unset
+        or operation.expect
+        or operation.ignore_missing
+        or operation.compensate is not None
+    ):
         return _EXCLUSIVE
+    fields = entity.fields
     for name in increment:
-        if entity.fields[name].type not in _SUMMED:
+        # Sums of floats depend on their order, and are not taken back exactly.
+        of_type = fields[name].type
+        if of_type is not FieldType.DECIMAL and of_type is not FieldType.INTEGER:
             return _EXCLUSIVE
     return _INCREMENT
 

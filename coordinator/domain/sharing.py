@@ -49,6 +49,10 @@ class Line:
     @classmethod
     def of(cls, units: Iterable[Unit], store: str | None = None) -> Line | None:
         """Give the line of a batch; ``None`` when no key of it (of ``store``) has two sharers."""
+        units = units if isinstance(units, list) else list(units)
+        counted = [lock[:2] for unit in units for lock in unit.plan.locks if lock[3]]
+        if len(set(counted)) == len(counted):
+            return None  # nearly always: so this is all that it costs
         first: dict[ImageKey, Unit] = {}
         shared: set[ImageKey] = set()
         stopped: dict[ImageKey, int] = {}

@@ -102,8 +102,10 @@ class LockQueues:
                     found.add(other)
         return sorted(found)
 
-    def passing(self) -> Passing:
-        """Begin a batch: see who may go with those that it takes."""
+    def passing(self) -> Passing | None:
+        """Begin a batch: see who may go with those that it takes; ``None`` if nobody waits."""
+        if not self._blocked:
+            return None
         return Passing(self._queues, self._blocked, self._claims)
 
     def _free_prefix(self, key: _Key, queue: OrderedDict[int, int], freed: set[int]) -> None:

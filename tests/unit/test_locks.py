@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.domain.operation import LockRequest
-from coordinator.engine.locks import LockQueues
+from coordinator.engine.locks import LockQueues, Passing
 
 KEYS = ("a", "b", "c")
 
@@ -75,6 +75,7 @@ class Model:
 REQUESTS = st.dictionaries(st.sampled_from(KEYS), st.booleans(), min_size=1)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_queues_agree_with_the_definition(data: st.DataObject) -> None:
     """I5, whatever comes and goes, older ones included."""
@@ -94,3 +95,60 @@ def test_queues_agree_with_the_definition(data: st.DataObject) -> None:
             assert queues.claim(seq, requests) == model.is_free(seq)
         for seq in model.held:
             assert queues.is_free(seq) == model.is_free(seq)
+
+
+# --- sharers ------------------------------------------------------------------------------------
+
+
+def counts(*keys: str) -> list[LockRequest]:
+    return [LockRequest("account", key, exclusive=True, increment=True) for key in keys]
+
+
+def batch_of(queues: LockQueues, first: int) -> list[int]:
+    """Who may go in one batch with the first."""
+    passing = queues.passing()
+    assert isinstance(passing, Passing)
+    taken, due = [], [first]
+    while due:
+        seq = min(due)
+        due.remove(seq)
+        taken.append(seq)
+        due += passing.take(seq)
+    return taken
+
+
+def test_sharers_go_together_up_to_the_first_that_is_none() -> None:
+    """I5: a writer, a reader and a later sharer wait; none of the sharers is free by itself."""
+    queues = LockQueues()
+    assert queues.claim(1, counts("a"))
+    assert not queues.claim(2, counts("a"))
+    assert not queues.claim(3, counts("a", "b"))
+    queues.claim(4, claims(("a", False)))
+    queues.claim(5, counts("a"))
+    assert batch_of(queues, 1) == [1, 2, 3]
+    assert not queues.is_free(2)
+    assert queues.release(1) == [2]
+    assert batch_of(queues, 2) == [2, 3]
+
+
+def test_a_sharer_of_two_keys_needs_everybody_before_it_on_both() -> None:
+    queues = LockQueues()
+    queues.claim(1, counts("a"))
+    queues.claim(2, claims(("b", True)))
+    queues.claim(3, counts("a", "b"))
+    queues.claim(4, counts("a"))
+    assert batch_of(queues, 1) == [1]
+    assert queues.release(2) == []
+    assert batch_of(queues, 1) == [1, 3, 4]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(("count", "write", "read")), min_size=2, max_size=12))
+def test_who_passes_are_the_sharers_at_the_head(modes: list[str]) -> None:
+    """I5, for every queue of one key."""
+    queues = LockQueues()
+    for seq, mode in enumerate(modes, 1):
+        queues.claim(seq, counts("a") if mode == "count" else claims(("a", mode == "write")))
+    head = next((at for at, mode in enumerate(modes) if mode != "count"), len(modes))
+    if head and queues.passing() is not None:
+        assert batch_of(queues, 1) == list(range(1, head + 1))

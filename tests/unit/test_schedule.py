@@ -189,3 +189,64 @@ def test_what_ends_while_the_journal_is_read_is_noted() -> None:
         schedule.end(2)
     schedule.end(3)
     assert ended == {1, 2}
+
+
+# --- sharers ------------------------------------------------------------------------------------
+
+
+def sharer(seq: int, *keys: str, store: str = "ledger") -> Entry:
+    made = entry(seq, *keys, store=store)
+    locks = tuple(LockRequest("account", key, exclusive=True, increment=True) for key in keys)
+    made.unit.plan.locks = locks  # type: ignore[misc]
+    return made
+
+
+def test_sharers_of_a_key_are_taken_together_and_in_order() -> None:
+    """I5, I12: as many as a batch takes; the rest comes when those have ended."""
+    schedule = Schedule()
+    for each in (sharer(1, "a"), sharer(2, "a"), entry(3, "b"), sharer(4, "a"), entry(5, "a")):
+        schedule.add(each)
+    assert seqs(schedule.take(0.0, 3)) == [1, 2, 3]
+    assert seqs(schedule.take(0.0, 3)) == []
+    schedule.end(1)
+    schedule.end(2)
+    assert seqs(schedule.take(0.0, 3)) == [4]
+    schedule.end(4)
+    assert seqs(schedule.take(0.0, 3)) == [5]
+
+
+def test_nobody_goes_past_a_sharer_that_does_not_go() -> None:
+    """I5: paused, elsewhere, refused, compensating or parked, it holds back those behind it."""
+    for hold in ("pause", "elsewhere", "refuse", "compensate", "park", "away", "alone"):
+        schedule = Schedule()
+        first, second, third = sharer(1, "a"), sharer(2, "a", store="far"), sharer(3, "a")
+        second.elsewhere = hold == "elsewhere"
+        second.not_before = 9.0 if hold == "pause" else 0.0
+        second.alone = hold == "alone"
+        for each in (first, second, third):
+            schedule.add(each)
+        if hold == "refuse":
+            schedule.refuse(second, PROBLEM)
+            schedule.take(0.0, 10)
+        elif hold == "compensate":
+            schedule.compensate(second, PROBLEM)
+            schedule.take(0.0, 10)
+        elif hold == "park":
+            schedule.park(second)
+        elif hold == "away":
+            schedule.store_away("far")
+        assert seqs(schedule.take(0.0, 10)) == [1], hold
+        assert seqs(schedule.take(0.0, 10)) == [], hold
+
+
+def test_a_sharer_that_is_put_back_goes_on_when_those_before_it_have_ended() -> None:
+    schedule = Schedule()
+    entries = [sharer(seq, "a") for seq in (1, 2, 3)]
+    for each in entries:
+        schedule.add(each)
+    assert seqs(schedule.take(0.0, 10)) == [1, 2, 3]
+    schedule.again(entries[2])
+    schedule.again(entries[1])
+    assert seqs(schedule.take(0.0, 10)) == []
+    schedule.end(1)
+    assert seqs(schedule.take(0.0, 10)) == [2, 3]
