@@ -10,6 +10,7 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.domain.entity import FieldType
 from coordinator.domain.errors import (
     BatchRefused,
     ErrorCode,
@@ -18,7 +19,9 @@ from coordinator.domain.errors import (
     StoreUnavailable,
 )
 from coordinator.domain.operation import Unit
-from coordinator.engine.halving import Tried, try_in_parts
+from coordinator.domain.sharing import Line
+from coordinator.engine.halving import Tried, Turns, try_in_parts
+from tests.units import entity, mapping, unit, update
 
 PROBLEM = Problem(ErrorCode.CONSTRAINT_VIOLATED, "refused")
 
@@ -96,3 +99,37 @@ def test_what_a_store_that_goes_away_leaves_is_unknown() -> None:
     assert tried.error is not None
     assert set(store.done) | tried.interrupted | tried.failing.keys() == {0, 1, 2, 3}
     assert tried.interrupted
+
+
+# --- sharers ------------------------------------------------------------------------------------
+
+WALLET = mapping(entity("wallet", {"id": FieldType.INTEGER, "n": FieldType.INTEGER}))
+
+
+def sharers(*keys: int) -> list[Unit]:
+    return [
+        unit(WALLET, update("wallet", key, increment={"n": 1}), seq=seq)
+        for seq, key in enumerate(keys)
+    ]
+
+
+async def test_nobody_goes_past_a_sharer_that_is_busy_or_in_another_part() -> None:
+    """I5: 1 is held by a stranger, so 2 and 4 stay behind; 3 has a key of its own."""
+    store = Store(bad=set(), held={1}, tells=True)
+    batch = sharers(1, 1, 1, 2, 1)
+    line = Line.of(batch)
+    assert line is not None
+    turns: Turns[list[int]] = Turns(line, lambda part, _: part)
+    tried = await try_in_parts(batch, store.attempt, turns)
+    assert (store.done, tried.busy, tried.behind) == ([0, 3], {1}, {2, 4})
+
+
+async def test_what_a_part_has_left_open_is_not_known_to_the_next() -> None:
+    """F23: another transaction would take its uncommitted sums for facts."""
+    store = Store(bad={3}, held=set(), tells=False)
+    batch = sharers(1, 2, 1, 2)
+    line = Line.of(batch)
+    assert line is not None
+    turns: Turns[list[int]] = Turns(line, lambda part, _: part)
+    tried = await try_in_parts(batch, store.attempt, turns)
+    assert (store.done, set(tried.failing), tried.behind) == ([0, 1], set(), {2, 3})

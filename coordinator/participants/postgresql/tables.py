@@ -251,8 +251,9 @@ class _Batch:
     async def _write_in_parts(self, units: Sequence[Unit]) -> None:
         """Write as much as the store takes; in halves, in order, so that a unit stands alone.
 
-        All units of a batch have different keys, so a part that is taken back leaves the rows of
-        the others as they are. The row locks are older than the savepoints, and stay.
+        A part that is taken back leaves the rows as the parts before it have: units of a batch have
+        different keys, or share them in this order. The row locks are older than the savepoints,
+        and stay.
         """
         execute = self._connection.execute
         parts = [units]

@@ -3,8 +3,8 @@
 Pure. A unit's operations act in its plan's order (F13, F14), so they are spread over *levels*: an
 operation goes to the level of the one before it as long as both can be rows of one statement
 (same table, same effect, same columns, another key), and to the next level otherwise. All units
-of a batch have different keys, so a level of the batch is the same level of all of its units, and
-takes one statement per shape::
+of a batch have different keys (but for those that share a row, see `shared_rows`), so a level of
+the batch is the same level of all of its units, and takes one statement per shape::
 
     unit 1   insert order · update account · update account       level  0       1
     unit 2   update account · delete hold                         level  0       1
