@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 
 from coordinator import postgres_pool
+from coordinator.daemon.system_clock import SystemClock
 from coordinator.domain.announce import Announcer
 from coordinator.domain.errors import Fenced, StoreError
 from coordinator.domain.publishing import Message
@@ -60,7 +60,7 @@ class JournalWorker:
             self.announcer,
             self.tables,
             self.fresh_rows,
-            lambda: datetime.now(UTC),
+            SystemClock(),
         )
 
     @property

@@ -156,7 +156,7 @@ def _engine(worker: _Worker, workers: JournalWorkers, epoch: Epoch) -> Engine:
         worker.announcer,
         stores.pivot_tables,
         worker.fresh_rows,
-        around.clock.now,
+        around.clock,
     )
     probes = {JOURNAL: journal.ping}
     probes.update({name: each.ping for name, each in stores.participants.items()})

@@ -11,7 +11,7 @@ Where all of that can be told beforehand it is tried in a single statement first
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,6 +28,7 @@ from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done, Message
 from coordinator.domain.refusals import cancelled, too_late
 from coordinator.domain.sharing import Line
+from coordinator.engine.clock import Clock
 from coordinator.engine.ports import JOURNAL, Candidate, Concluded, Ending, Refusal
 from coordinator.engine.turns import in_turn
 from coordinator.fault_points import FaultPoint, reach
@@ -153,15 +154,14 @@ class JournalPivot:
         announcer: announce.Announcer,
         tables: DataTables | None,
         fresh_rows: FreshRows,
-        now: Callable[[], datetime],
+        clock: Clock,
     ) -> None:
-        """``now`` gives the journal's time of day as this worker knows it."""
         self._pool = pool
         self._worker = worker
         self._announcer = announcer
         self._tables = tables
         self._fresh_rows = fresh_rows
-        self._now = now
+        self._clock = clock
 
     async def load(self, units: Sequence[Unit]) -> Loaded:
         """Read the images of the journal store's branches, without locks."""
@@ -213,7 +213,7 @@ class JournalPivot:
     ) -> Concluded:
         units = [each.unit for each in candidates] + [each.unit for each in refusals]
         # What we know of the journal's clock may be a little behind what it has told the units.
-        decided = _Decided(at=max([self._now(), *(unit.received_at for unit in units)]))
+        decided = _Decided(at=max([self._clock.now(), *(unit.received_at for unit in units)]))
         for refusal in refusals:
             self._refuse(decided, refusal.unit, refusal.problem, in_doubt=refusal.in_doubt)
         self._commit_all(decided, candidates, foretold.done)
@@ -483,6 +483,8 @@ class JournalPivot:
                 decided.parked[seq] = _problem(row["problem"]) or _UNTOLD
             else:
                 raise InvariantViolated(f"unit {units[seq].id} is {status}, not {expected}")
+        if decided.at is not None:
+            self._clock.journal_says(decided.at)  # what is foretold next must not end before this
         decided.lost = set(units) - {row["seq"] for row in rows}
         return held
 
