@@ -104,7 +104,9 @@ def compact(value: Any) -> bytes:
 
 
 _SPACE: Final = b" \t\n\r"
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# The closing quote may be missing: a string that is never closed is taken to its end as well, or
+# every escaped quote in it would be tried as the beginning of one, each up to the end again.
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _PARENTHESES: Final = bytes.maketrans(b"[{]}", b"(())")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[{]}"))
 
