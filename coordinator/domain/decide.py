@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from coordinator.domain.entity import Entity, Field, FieldType
 from coordinator.domain.entity import Mapping as EntityMapping
-from coordinator.domain.errors import ErrorCode, Problem, together
+from coordinator.domain.errors import ErrorCode, Problem, clipped, together
 from coordinator.domain.operation import Condition, Operation, OperationKind, Unit
 from coordinator.domain.values import Alien, Misfit, check_storable, compare, wire
 
@@ -124,7 +124,7 @@ def refused(
     return Refused(
         Problem(
             code=code,
-            message=f"{operation.kind.value} of {name} {operation.key_text}: {what}.",
+            message=f"{operation.kind.value} of {name} {clipped(operation.key_text)}: {what}.",
             path=f"operations.{operation.index}.{path}",
             operation=operation.index,
             entity=name,
@@ -134,11 +134,13 @@ def refused(
 
 
 def key_as_json(operation: Operation) -> Any:
-    """Give the operation's key as an outcome shows it."""
+    """Give the operation's key as a problem shows it: a long one is cut (I12)."""
     key = operation.key
-    if isinstance(key, str) or (isinstance(key, int) and abs(key) < 2**53):
+    if isinstance(key, str):
+        return clipped(key)
+    if isinstance(key, int) and abs(key) < 2**53:
         return key
-    return operation.key_text.strip('"')
+    return clipped(operation.key_text.strip('"'))
 
 
 def _create(

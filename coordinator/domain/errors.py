@@ -18,10 +18,12 @@ adapter catches a driver's class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+import orjson
 
 
 class ErrorCode(StrEnum):
@@ -107,11 +109,41 @@ class Problem:
         )
 
 
+PROBLEMS_MAX: Final = 200
+PROBLEMS_BYTES_MAX: Final = 65_536
+ECHOED_MAX: Final = 200
+
+
+def clipped(text: str) -> str:
+    """Cut a stranger's text to what a message may repeat (I12)."""
+    return text if len(text) <= ECHOED_MAX else text[: ECHOED_MAX - 1] + "…"
+
+
+def listed(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Give the problems that a refusal lists: the first, and as many more as fit (I12).
+
+    A few bytes can be wrong in many ways, and each problem repeats the entity and the key: without
+    a bound a small submission would make an outcome that is a hundred times its size.
+    """
+    kept: list[Problem] = []
+    left_bytes = PROBLEMS_BYTES_MAX
+    for problem in problems:
+        if kept:
+            left_bytes -= len(orjson.dumps(problem.as_json()))
+        if len(kept) >= PROBLEMS_MAX or left_bytes < 0:
+            break
+        kept.append(problem)
+    return tuple(kept)
+
+
 def together(problems: Sequence[Problem]) -> Problem:
     """Make one problem of several: the first in the written order, the others beside it (F10)."""
     flat = [each for problem in problems for each in (replace(problem, also=()), *problem.also)]
+    if len(flat) == 1:
+        return flat[0]
     flat.sort(key=lambda each: -1 if each.operation is None else each.operation)
-    return replace(flat[0], also=tuple(flat[1:]))
+    first, *others = listed(flat)
+    return replace(first, also=tuple(others))
 
 
 def error_as_json(problems: Sequence[Problem]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from coordinator.domain.entity_reading import EntityReader, Operands
-from coordinator.domain.findings import clipped
+from coordinator.domain.errors import clipped
 from coordinator.domain.operation import Comparison, Condition
 from coordinator.domain.storable import Misfit
 

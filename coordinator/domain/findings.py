@@ -1,7 +1,8 @@
 """Collecting what is wrong with a submission: all of it at once, in written order (F10).
 
-Owns the bounds of what a refusal repeats of a stranger's input (I12): how many problems, and how
-much of a name, a path or a key. Refuses to repeat values.
+Owns how much of it is looked for (I12): an operation that has as many mistakes as a refusal can
+list is read no further. How much a refusal lists and repeats is in `coordinator.domain.errors`.
+Refuses to repeat values.
 """
 
 from __future__ import annotations
@@ -9,17 +10,16 @@ from __future__ import annotations
 from typing import Any, Final
 
 from coordinator.domain.entity import FieldType
-from coordinator.domain.errors import ErrorCode, Problem
+from coordinator.domain.errors import PROBLEMS_MAX, ErrorCode, Problem, clipped, listed
 from coordinator.domain.json_text import JsonNumber
 from coordinator.domain.values import wire
 
-PROBLEMS_MAX: Final = 200
-ECHOED_MAX: Final = 200
+_WHOLE: Final = -1
+"""Stands for the submission as a whole, which comes before its operations."""
 
 
-def clipped(text: str) -> str:
-    """Cut a stranger's text to what a message may repeat."""
-    return text if len(text) <= ECHOED_MAX else text[: ECHOED_MAX - 1] + "…"
+class EnoughFound(Exception):
+    """So much is wrong with one operation that the rest of it need not be read."""
 
 
 def shown_key(given: Any) -> Any:
@@ -39,14 +39,16 @@ class Findings:
     __slots__ = ("_found",)
 
     def __init__(self) -> None:
-        self._found: list[tuple[int, Problem]] = []
+        self._found: dict[int, list[Problem]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def add(self, path: str | None, message: str, code: ErrorCode = ErrorCode.INVALID) -> None:
-        """Add a problem of the submission as a whole."""
-        self._keep(-1, Problem(code, message, None if path is None else clipped(path)))
+        """Add a problem of the submission as a whole; what no refusal lists is dropped."""
+        found = self._found.setdefault(_WHOLE, [])
+        if len(found) < PROBLEMS_MAX:
+            found.append(Problem(code, message, None if path is None else clipped(path)))
 
     def add_to(
         self,
@@ -58,15 +60,17 @@ class Findings:
         entity: str | None = None,
         key: Any = None,
     ) -> None:
-        """Add a problem of operation ``index``; ``path`` is below it, ``key`` as submitted."""
+        """Add a problem of operation ``index``; ``path`` is below it, ``key`` as submitted.
+
+        Raises `EnoughFound` instead if a refusal could list no more of this operation.
+        """
+        found = self._found.setdefault(index, [])
+        if len(found) >= PROBLEMS_MAX:
+            raise EnoughFound
         below = f"operations.{index}.{path}" if path else f"operations.{index}"
         name = None if entity is None else clipped(entity)
-        self._keep(index, Problem(code, message, clipped(below), index, name, shown_key(key)))
+        found.append(Problem(code, message, clipped(below), index, name, shown_key(key)))
 
     def problems(self) -> tuple[Problem, ...]:
-        """Give all problems in the written order of their operations."""
-        return tuple(problem for _, problem in sorted(self._found, key=lambda each: each[0]))
-
-    def _keep(self, index: int, problem: Problem) -> None:
-        if len(self._found) < PROBLEMS_MAX:
-            self._found.append((index, problem))
+        """Give what a refusal lists, in the written order of the operations."""
+        return listed(each for index in sorted(self._found) for each in self._found[index])

@@ -11,9 +11,8 @@ from typing import Any, Final, Protocol
 
 from coordinator.domain.entity import FieldType
 from coordinator.domain.entity_reading import EntityReader
-from coordinator.domain.errors import ErrorCode
+from coordinator.domain.errors import ErrorCode, clipped
 from coordinator.domain.expect_reading import read_expect
-from coordinator.domain.findings import clipped
 from coordinator.domain.operation import Condition, Operation, OperationKind
 from coordinator.domain.operation_shape import (
     ABSENT,

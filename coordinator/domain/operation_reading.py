@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from coordinator.domain.entity import FieldType
 from coordinator.domain.entity_reading import EntityReader
-from coordinator.domain.errors import ErrorCode
-from coordinator.domain.findings import Findings, clipped
+from coordinator.domain.errors import ErrorCode, clipped
+from coordinator.domain.findings import EnoughFound, Findings
 from coordinator.domain.operation import Operation, OperationKind
 from coordinator.domain.operation_body import OperationBody
 from coordinator.domain.operation_shape import ABSENT, CREATING, KINDS, MEMBERS, Head, read_kind
@@ -63,14 +64,19 @@ class OperationsReader:
             if head is _UNREAD:
                 head = self._read_head(index)
             if head is not None:
-                operations.append(OperationBody(self, index, given, head).read())
+                with suppress(EnoughFound):
+                    operations.append(OperationBody(self, index, given, head).read())
         return operations
 
     # --- heads ----------------------------------------------------------------------------------
 
     def _read_head(self, index: int) -> Head | None:
         self._heads[index] = _IN_READING
-        head = self._heads[index] = self._head(index, self._given[index])
+        try:
+            head = self._head(index, self._given[index])
+        except EnoughFound:
+            head = None
+        self._heads[index] = head
         return head
 
     def _head(self, index: int, given: Any) -> Head | None:

@@ -24,8 +24,8 @@ from coordinator.domain.cloudevents import (
 )
 from coordinator.domain.entity import Mapping
 from coordinator.domain.entity_reading import readers_of
-from coordinator.domain.errors import ErrorCode, Problem
-from coordinator.domain.findings import Findings, clipped
+from coordinator.domain.errors import ErrorCode, Problem, clipped
+from coordinator.domain.findings import Findings
 from coordinator.domain.json_scan import recover_strings
 from coordinator.domain.json_text import DEPTH_MAX, BrokenJson, canonical, compact, parse
 from coordinator.domain.operation import Plan

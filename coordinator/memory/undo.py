@@ -22,7 +22,7 @@ from coordinator.domain.decide import (
     key_as_json,
 )
 from coordinator.domain.entity import Entity, ForeignWritePolicy
-from coordinator.domain.errors import ErrorCode, Problem
+from coordinator.domain.errors import ErrorCode, Problem, clipped
 from coordinator.domain.operation import Operation, OperationKind, Unit
 from coordinator.domain.sharing import Member, Share
 
@@ -121,8 +121,8 @@ def decide_undo(
                 unit,
                 key,
                 ErrorCode.FOREIGN_WRITE,
-                f"{key.at[0]} {key.at[1]} was changed by somebody else after the unit wrote it; "
-                "undoing would overwrite that.",
+                f"{key.at[0]} {clipped(key.at[1])} was changed by somebody else after the unit "
+                "wrote it; undoing would overwrite that.",
             )
         if foreign and key.entity.on_foreign_write is ForeignWritePolicy.SKIP:
             continue

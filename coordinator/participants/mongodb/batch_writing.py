@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from coordinator.domain.errors import BatchRefused, StoreBusy, StoreError
+from coordinator.domain.errors import BatchRefused, StoreBusy, StoreError, clipped
 from coordinator.domain.operation import Unit
 from coordinator.participants.mongodb.errors import of_reply, violation
 from coordinator.participants.mongodb.transactions import Transaction
@@ -58,6 +58,6 @@ def _refusal(
         unit,
         write.position,
         code,
-        f"{operation.kind.value} of {operation.entity} {operation.key_text}: {what}.",
+        f"{operation.kind.value} of {operation.entity} {clipped(operation.key_text)}: {what}.",
     )
     return WriteRefused(store, problem, {unit.seq: problem})
