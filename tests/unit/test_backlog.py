@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import timedelta
 
@@ -64,3 +65,21 @@ async def test_what_was_received_is_what_was_journaled(world: World) -> None:
     ]
     assert ("received", 1) in other.observer.seen
     assert all(each[0] != "stage_done" for each in other.observer.seen), "it held no unit"
+
+
+async def test_i12_others_have_their_turn_while_large_records_are_read(world: World) -> None:
+    """The slowest of them take a third of a second each: a heartbeat must not wait for a batch."""
+    worker = Worker(world, max_bytes=BOUND)
+    await worker.admission.positions([("units", 0)])
+    turns: list[int] = []
+
+    async def heartbeat() -> None:
+        while True:
+            turns.append(len(worker.schedule))
+            await asyncio.sleep(0)
+
+    beating = asyncio.create_task(heartbeat())
+    await worker.admission.admit([_record(offset, 100_000) for offset in range(9)])
+    beating.cancel()
+    assert len(worker.schedule) == 9
+    assert turns.count(0) >= 4, "before the batch was journaled"
