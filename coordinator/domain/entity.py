@@ -60,7 +60,8 @@ class Limits:
     """What the store can hold in this place; ``None`` means no limit of that sort.
 
     ``length`` is in code points, ``precision`` and ``scale`` in decimal digits,
-    ``fraction_digits`` those of a second (PostgreSQL 6, MongoDB 3).
+    ``fraction_digits`` those of a second (PostgreSQL 6, MongoDB 3). ``padded``: blanks at the end
+    are lost, because the column fills up with them (char).
     """
 
     integer_min: int | None = None
@@ -70,6 +71,7 @@ class Limits:
     length: int | None = None
     fraction_digits: int = 6
     single_float: bool = False
+    padded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,7 +291,7 @@ def _float_reader(limits: Limits) -> Reader:
 
 def _string_reader(limits: Limits, kind: StoreKind) -> Reader:
     refuses_nul = kind is StoreKind.POSTGRESQL
-    length = limits.length
+    length, padded = limits.length, limits.padded
 
     def read(wire: Any) -> str:
         if not isinstance(wire, str):
@@ -299,6 +299,8 @@ def _string_reader(limits: Limits, kind: StoreKind) -> Reader:
         if refuses_nul and "\0" in wire:
             raise Misfit("holds a NUL character, which PostgreSQL cannot store")
         fit_length(wire, length)
+        if padded and wire.endswith(" "):
+            raise Misfit("ends with a blank, which its column, a char, does not keep")
         return wire
 
     return read

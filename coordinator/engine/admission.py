@@ -52,7 +52,6 @@ from coordinator.engine.ports import (
 from coordinator.engine.schedule import Entry, Schedule
 from coordinator.fault_points import FaultPoint, reach
 
-
 _TURN_BYTES = 131_072
 """Of records, after which others have their turn: the worst take a second or more per megabyte."""
 

@@ -11,8 +11,10 @@ from typing import Final
 from coordinator.domain.entity import FieldType, Limits
 from coordinator.mapping.catalog import LiveColumn
 
+PADDED: Final = "bpchar"
+"""What PostgreSQL calls char: it is filled up with blanks, and those at the end do not count."""
 _HOLDERS: Final[dict[FieldType, tuple[str, ...]]] = {
-    FieldType.STRING: ("text", "varchar", "bpchar"),
+    FieldType.STRING: ("text", "varchar", PADDED),
     FieldType.INTEGER: ("int2", "int4", "int8", "numeric"),
     FieldType.DECIMAL: ("numeric",),
     FieldType.FLOAT: ("float4", "float8"),
@@ -54,8 +56,9 @@ def expected(field_type: FieldType) -> str:
     return _SHOWN[field_type]
 
 
-def _string(_: str, modifier: int) -> Limits:
-    return Limits(length=modifier - _LENGTH_HEADER if modifier >= _LENGTH_HEADER else None)
+def _string(base_type: str, modifier: int) -> Limits:
+    length = modifier - _LENGTH_HEADER if modifier >= _LENGTH_HEADER else None
+    return Limits(length=length, padded=base_type == PADDED)
 
 
 def _integer(base_type: str, modifier: int) -> Limits | None:

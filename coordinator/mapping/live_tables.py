@@ -13,7 +13,7 @@ from coordinator.domain.entity import Column, Entity, Field, FieldType, StoreKin
 from coordinator.domain.operation import OperationKind
 from coordinator.domain.values import Misfit, read_value, wire
 from coordinator.mapping.catalog import LiveColumn, LiveTable, PostgresqlCatalog, TableName
-from coordinator.mapping.columns import expected, limits_of
+from coordinator.mapping.columns import PADDED, expected, limits_of
 from coordinator.mapping.comparison import Comparison
 from coordinator.mapping.declaration import Declaration
 from coordinator.mapping.names import DEFAULT_SCHEMA
@@ -121,7 +121,7 @@ class _TableComparison:
                 f"the collation of column {column.name} is not deterministic, so different keys "
                 "could be one row",
             )
-        elif column.base_type == _PADDED:
+        elif column.base_type == PADDED:
             self._wrong(
                 below,
                 f"column {column.name} is {column.type}, which is padded with blanks, so different "
@@ -203,7 +203,6 @@ class _TableComparison:
         return f"table {self._shown} has no column {name}{near}"
 
 
-_PADDED: Final = "bpchar"
 _TABLE_KINDS: Final = frozenset({"r", "p"})
 _OTHER_KINDS: Final = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 CREATING: Final = frozenset({OperationKind.INSERT, OperationKind.UPSERT})

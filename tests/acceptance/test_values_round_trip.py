@@ -76,7 +76,7 @@ VALUES = [
     Value("text_", '"a\\u0000b"', "a\0b", None, "a\0b", MONGO),
     Value("text_", json.dumps("\u00e9" * 15_000), "\u00e9" * 15_000, None, "\u00e9" * 15_000),
     *_same("word", ["\U0001f600" * 5, "abcde"], PG),
-    *_same("fixed", ["abc"], PG),
+    *_same("fixed", ["abc", "a", " a", "", "\t"], PG),
     *(v for n in (0, 1, -1, 2**15 - 1, -(2**15)) for v in _int("small", n)),
     *(v for n in (0, 2**31 - 1, -(2**31)) for v in _int("int_", n)),
     *(
@@ -294,7 +294,7 @@ UNSTORABLE: list[tuple[str, str, tuple[str, ...]]] = [
     *(("text_", text, PG) for text in ('"\\u0000"', '"a\\u0000"')),
     *(("text_", text, ALL) for text in ("5", "true", "[]", "{}", "1.5")),
     *(("word", text, PG) for text in ('"abcdef"', json.dumps("\U0001f600" * 6))),
-    *(("fixed", text, PG) for text in ('"abcd"',)),
+    *(("fixed", text, PG) for text in ('"abcd"', '"a "', '" "', '"abc "')),
     *(("small", str(n), PG) for n in (2**15, -(2**15) - 1, 2**63, 10**30)),
     *(("int_", str(n), PG) for n in (2**31, -(2**31) - 1)),
     *(("big", form, PG) for form in (str(2**63), f'"{2**63}"', str(-(2**63) - 1))),

@@ -146,7 +146,7 @@ async def test_every_type_and_its_limits(
     assert limits == {
         **dict.fromkeys(sample.fields, Limits()),
         "word": Limits(length=5),
-        "fixed": Limits(length=3),
+        "fixed": Limits(length=3, padded=True),
         "small": Limits(integer_min=-(2**15), integer_max=2**15 - 1),
         "int_": Limits(integer_min=-(2**31), integer_max=2**31 - 1),
         "big": Limits(integer_min=-(2**63), integer_max=2**63 - 1),

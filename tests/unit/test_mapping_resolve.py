@@ -127,7 +127,7 @@ def test_the_fingerprint_is_that_of_the_journaled_form() -> None:
     ("field_type", "live", "limits"),
     [
         (FieldType.STRING, ("text", -1), Limits()),
-        (FieldType.STRING, ("bpchar", 7), Limits(length=3)),
+        (FieldType.STRING, ("bpchar", 7), Limits(length=3, padded=True)),
         (FieldType.INTEGER, ("int2", -1), Limits(integer_min=-32768, integer_max=32767)),
         (FieldType.INTEGER, ("int4", -1), Limits(integer_min=-(2**31), integer_max=2**31 - 1)),
         (FieldType.INTEGER, ("numeric", (20 << 16) + 4), Limits(precision=20, scale=0)),

@@ -154,7 +154,7 @@ INT2, INT4 = (
     [
         (T.STRING, "text", -1, Limits()),
         (T.STRING, "varchar", 24, Limits(length=20)),
-        (T.STRING, "bpchar", 7, Limits(length=3)),
+        (T.STRING, "bpchar", 7, Limits(length=3, padded=True)),
         (T.INTEGER, "int2", -1, INT2),
         (T.INTEGER, "int4", -1, INT4),
         (T.INTEGER, "numeric", (20 << 16) + 4, Limits(precision=20, scale=0)),

@@ -177,6 +177,8 @@ def test_f32_columns_bound_integers_and_lengths_in_code_points() -> None:
     misfit("100", T.INTEGER, limits=Limits(precision=2, scale=0))
     assert read('"😀😀"', T.STRING, limits=Limits(length=2)) == "😀😀"
     misfit('"abc"', T.STRING, limits=Limits(length=2))
+    assert read('" a"', T.STRING, limits=Limits(length=2, padded=True)) == " a"
+    misfit('"a "', T.STRING, limits=Limits(length=2, padded=True))
 
 
 def test_f32_mongodb_holds_int64() -> None:
