@@ -33,6 +33,8 @@ class LogEvent(StrEnum):
     INTAKE_REVOKED = "intake.revoked"
     INTAKE_PAUSED = "intake.paused"
     INTAKE_RESUMED = "intake.resumed"
+    INTAKE_SLOWED = "intake.slowed"
+    INTAKE_UNSLOWED = "intake.unslowed"
     INTAKE_POSITION_LOST = "intake.position_lost"
     INTAKE_REBUILT = "intake.rebuilt"
     INTAKE_RECORDS_LOST = "intake.records_lost"
@@ -177,12 +179,28 @@ CATALOGUE: Final[tuple[Entry, ...]] = (
     Entry(
         _E.INTAKE_PAUSED,
         "warning",
-        ("units", "bytes"),
-        "No more is read from Kafka: the open units are at `backlog.max_units` or "
-        "`backlog.max_bytes`.",
-        "If it lasts, find what is away or slow; the units wait in the topic.",
+        ("bound", "units", "bytes", "parked"),
+        "No more is read from Kafka. `bound` tells why: the open units are at `backlog.max_units` "
+        "(`units`) or `backlog.max_bytes` (`bytes`), or `backlog.max_parked` of them are parked "
+        "(`parked`).",
+        "If it lasts, find what is away or slow; for `parked`, see to the parked units. The rest "
+        "waits in the topic.",
     ),
-    Entry(_E.INTAKE_RESUMED, "info", ("units", "bytes"), "Reading goes on."),
+    Entry(_E.INTAKE_RESUMED, "info", ("units", "bytes", "parked"), "Reading goes on."),
+    Entry(
+        _E.INTAKE_SLOWED,
+        "warning",
+        ("topic", "records"),
+        "More comes than `backlog.max_units_per_second`; the rest waits in the topic. Told once, "
+        "until `intake.unslowed`.",
+        "None if the limit is meant; else raise it.",
+    ),
+    Entry(
+        _E.INTAKE_UNSLOWED,
+        "info",
+        ("topic",),
+        "Less comes than the limit: everything is read as it comes.",
+    ),
     Entry(
         _E.INTAKE_POSITION_LOST,
         "warning",

@@ -69,6 +69,9 @@ class SeenObserver:
     def admitted(self, admitted: object) -> None:
         self.seen.append(("admitted",))
 
+    def pace_changed(self, topic: str, per_second: int, *, is_slow: bool) -> None:
+        self.seen.append(("pace_changed", topic, per_second, is_slow))
+
     def refused_early(self, refused: object, origin: object) -> None:
         self.seen.append(("refused_early",))
 

@@ -227,6 +227,8 @@ def _admission(worker: _Worker, journal: WorkersJournal, membership: Membership)
             dead_letters_topic=settings.topics.dead_letters,
             backlog_units_max=settings.backlog.max_units,
             backlog_bytes_max=settings.backlog.max_bytes,
+            backlog_parked_max=settings.backlog.max_parked,
+            records_per_second=settings.backlog.max_units_per_second,
         ),
         announcer=worker.announcer,
         drawing=Drawing(around.clock, around.chance),

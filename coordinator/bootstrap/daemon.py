@@ -188,6 +188,7 @@ class _Daemon:
             else:
                 self._health.away("kafka", "no broker answers")
             self._measuring.look_at_schedule(assembly.schedule)
+            self._measuring.look_at_bounds(assembly.engine.admission.bounds_reached())
             self._measuring.look_at_intake(intake)
             self._measuring.look_at_relay(assembly.relay.tally)
             await self._clock.wait(stop, LOOK_SECONDS)

@@ -6,13 +6,14 @@ journal's. So they are looked at now and then: never by unit, and the journal ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from prometheus_client import Counter
 
 from coordinator.daemon.metrics import Metrics
 from coordinator.domain.errors import StoreError
+from coordinator.engine.bounds import Bound
 from coordinator.engine.ports import Partition
 from coordinator.engine.schedule import Schedule
 from coordinator.journal.outbox import Unpublished
@@ -43,6 +44,11 @@ class Measuring:
         self._metrics.units_in_flight.set(len(schedule))
         self._metrics.units_in_flight_bytes.set(schedule.weight_bytes)
         self._metrics.units_parked.set(len(schedule.parked))
+
+    def look_at_bounds(self, reached: Collection[Bound]) -> None:
+        """Tell which bounds hold intake back."""
+        for bound in Bound:
+            self._metrics.intake_at_bound.labels(bound.value).set(bound in reached)
 
     def look_at_intake(self, state: IntakeState) -> None:
         """Tell how reading from Kafka stands; a partition that has gone takes its lag with it."""

@@ -135,6 +135,9 @@ class Metrics:
             "outbox_oldest_age_seconds", "Age of the oldest of them; 0 without any."
         )
         self.intake_paused = self._gauge("intake_paused", "1 while the backlog is at a bound.")
+        self.intake_at_bound = self._gauge(
+            "intake_at_bound", "1 while this bound holds intake back.", "bound"
+        )
         self.consumer_lag = self._gauge(
             "consumer_lag_records", "Records not yet read.", "topic", "partition"
         )

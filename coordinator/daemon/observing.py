@@ -80,6 +80,18 @@ class LoggingObserver:
                     trace_id=_trace_id(unit),
                 )
 
+    def pace_changed(self, topic: str, per_second: int, *, is_slow: bool) -> None:
+        """Tell when units begin to wait for their topic's pace, and when they no longer do."""
+        if is_slow:
+            log.warning(
+                LogEvent.INTAKE_SLOWED,
+                f"More than {per_second} records a second come; the rest waits in the topic.",
+                topic=topic,
+                records=per_second,
+            )
+        else:
+            log.info(LogEvent.INTAKE_UNSLOWED, "Everything is read as it comes.", topic=topic)
+
     def refused_early(self, refused: RefusedEarly, origin: Origin) -> None:
         """Tell of a refusal before the journal (F2), and of a breach by a line of its own."""
         problem = refused.problems[0]

@@ -31,6 +31,7 @@ from coordinator.domain.submission import (
     read,
     read_unauthentic,
 )
+from coordinator.engine.bounds import Backlog, Bound, Pace
 from coordinator.engine.clock import Clock
 from coordinator.engine.dead_letters import dead_letter
 from coordinator.engine.drawing import Drawing
@@ -52,6 +53,8 @@ from coordinator.engine.ports import (
 from coordinator.engine.schedule import Entry, Schedule
 from coordinator.fault_points import FaultPoint, reach
 
+_NO_PACES: Mapping[str, int] = {}
+
 _TURN_BYTES = 131_072
 """Of records, after which others have their turn: the worst take a second or more per megabyte."""
 
@@ -70,6 +73,7 @@ class AdmissionRules:
     """The settings that reading a record needs. ``backlog_…_max`` bound the open units.
 
     A record of a topic that ``intakes`` does not name is a bug: nobody has said what it may do.
+    ``records_per_second`` are those of one topic; 0 means as many as there are.
     """
 
     max_bytes: int
@@ -78,6 +82,8 @@ class AdmissionRules:
     dead_letters_topic: str
     backlog_units_max: int
     backlog_bytes_max: int
+    backlog_parked_max: int = 1_000_000
+    records_per_second: int = 0
 
 
 @dataclass(slots=True)
@@ -120,6 +126,7 @@ class Admission:
         self._bell = bell
         self._outbox_bell = outbox_bell
         self._known: dict[Partition, int | None] = {}
+        self._paces: dict[str, Pace] = {}
 
     async def positions(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
         """Read the journal's positions and remember them for the compare-and-set."""
@@ -164,15 +171,46 @@ class Admission:
             self._observer.record_set_aside(origin, next_offset)
         return not lost
 
-    def has_room(self) -> bool:
-        """Whether the backlog is below its bounds (I12)."""
-        units, weight_bytes = self.backlog()
-        rules = self._rules
-        return units < rules.backlog_units_max and weight_bytes < rules.backlog_bytes_max
+    def bound(self) -> Bound | None:
+        """Give the first bound that the backlog has reached (I12).
 
-    def backlog(self) -> tuple[int, int]:
-        """How many units are open, and about what they take in memory."""
-        return len(self._schedule), self._schedule.weight_bytes
+        What a person does to a parked unit is no record: it comes through the journal, and is
+        seen however long intake waits.
+        """
+        rules, schedule = self._rules, self._schedule
+        if len(schedule.parked) >= rules.backlog_parked_max:
+            return Bound.PARKED
+        if len(schedule) >= rules.backlog_units_max:
+            return Bound.UNITS
+        return Bound.BYTES if schedule.weight_bytes >= rules.backlog_bytes_max else None
+
+    def backlog(self) -> Backlog:
+        """How much is open."""
+        schedule = self._schedule
+        return Backlog(len(schedule), schedule.weight_bytes, len(schedule.parked))
+
+    def bounds_reached(self) -> frozenset[Bound]:
+        """Tell what keeps intake back now."""
+        bound = self.bound()
+        slow = any(pace.is_slow for pace in self._paces.values())
+        return frozenset([*([bound] if bound else ()), *([Bound.RATE] if slow else ())])
+
+    def allowances(self, topics: Collection[str]) -> Mapping[str, int]:
+        """How many records of these topics may be read now; tells when a pace begins to hold back.
+
+        Empty where there is no pace to keep.
+        """
+        if not self._rules.records_per_second:
+            return _NO_PACES
+        now = self._clock.monotonic()
+        found: dict[str, int] = {}
+        for topic in topics:
+            pace = self._pace(topic, now)
+            was_slow = pace.is_slow
+            found[topic] = pace.allowance(now)
+            if pace.is_slow is not was_slow:
+                self._observer.pace_changed(topic, pace.per_second, is_slow=pace.is_slow)
+        return found
 
     async def admit(self, records: Sequence[Record]) -> frozenset[Partition]:
         """Journal records in their order; give the partitions that were not ours any more."""
@@ -187,7 +225,17 @@ class Admission:
         lost = await self._journal_what_was_read(reading)
         kept = records if not lost else [r for r in records if (r.topic, r.partition) not in lost]
         self._observer.received(len(kept))
+        if self._rules.records_per_second:
+            now = self._clock.monotonic()
+            for record in kept:
+                self._pace(record.topic, now).take(1)
         return lost
+
+    def _pace(self, topic: str, now: float) -> Pace:
+        pace = self._paces.get(topic)
+        if pace is None:
+            pace = self._paces[topic] = Pace(self._rules.records_per_second, now)
+        return pace
 
     async def _journal_what_was_read(self, reading: _Reading) -> frozenset[Partition]:
         batch = AdmissionBatch(

@@ -34,6 +34,9 @@ class Observer(Protocol):
     def admitted(self, admitted: Admitted) -> None:
         """A batch was journaled."""
 
+    def pace_changed(self, topic: str, per_second: int, *, is_slow: bool) -> None:
+        """More comes than may be taken in of a topic, or does so no more."""
+
     def refused_early(self, refused: RefusedEarly, origin: Origin) -> None:
         """A submission was refused before the journal (F2)."""
 

@@ -20,6 +20,7 @@ from coordinator.domain.operation import Origin, Unit
 from coordinator.domain.preview import NOTHING_SEEN, Loaded, Preview
 from coordinator.domain.publishing import Done, Message
 from coordinator.domain.submission import Submission
+from coordinator.engine.bounds import Backlog, Bound
 
 JOURNAL = "journal"
 """The name under which errors and health speak of the journal's own database."""
@@ -279,11 +280,14 @@ class Intake(Protocol):
         whose position was not ours any more: their records were dropped, seek again.
         """
 
-    def has_room(self) -> bool:
-        """Whether intake may go on: the backlog is below its bounds."""
+    def bound(self) -> Bound | None:
+        """Which bound the backlog has reached: nothing more may be read meanwhile."""
 
-    def backlog(self) -> tuple[int, int]:
-        """How many units are open, and about how many bytes they take in memory."""
+    def backlog(self) -> Backlog:
+        """How much is open."""
+
+    def allowances(self, topics: Collection[str]) -> Mapping[str, int]:
+        """How many records of these topics may be read now; one that is missing has no pace."""
 
 
 class Outbox(Protocol):

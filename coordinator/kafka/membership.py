@@ -17,12 +17,14 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from coordinator.domain.errors import Fenced, StoreError
+from coordinator.engine.bounds import Bound
 from coordinator.engine.ports import Intake, Partition, Record, Suspicion
 from coordinator.kafka.careful import Care, CarefulReading, End, judge
 from coordinator.kafka.codecs import BatchTooLarge
 from coordinator.kafka.consumer import GroupConsumer
 from coordinator.kafka.failures import POLL_MS, ConsumerBroken, is_unpacking
 from coordinator.kafka.isolation import Isolation
+from coordinator.kafka.pacing import PacedReading
 from coordinator.kafka.passing_over import leave_too_large
 from coordinator.kafka.placement import BeyondEnd, Start, place
 from coordinator.kafka.unpacking import Packed, unpack_fetch
@@ -38,6 +40,13 @@ _BEYOND_END_SECONDS = 1.0
 _PARKED_LOOK_SECONDS = 5.0
 _VERDICT_LOOK_SECONDS = 1.0
 _RELEASE_SECONDS = 0.5
+
+_PAUSED = {
+    Bound.UNITS: "No more is read: as many units are open as may be.",
+    Bound.BYTES: "No more is read: the open units take as much memory as they may.",
+    Bound.PARKED: "No more is read: as many units are parked as may be. Retry or resolve them; "
+    "`coordinator units list --status parked` shows them.",
+}
 
 _log = get_log()
 
@@ -83,6 +92,8 @@ class Membership:
         self._look_at_parked = 0.0
         self._careful = CarefulReading(port, self.consumer, records_max=max_records)
         self._releasing: set[asyncio.Task[None]] = set()
+        self._paced = PacedReading(self.consumer)
+        self.slowed: frozenset[str] = frozenset()
 
     @property
     def waiting(self) -> frozenset[TopicPartition]:
@@ -278,7 +289,7 @@ class Membership:
         After records were admitted the partition is placed anew, by the journal's word.
         """
         generation = self._generation
-        if not self._port.has_room():
+        if self._port.bound() is not None:
             self._place_at = time.monotonic() + _ROOM_PATIENCE_SECONDS
             return
         try:
@@ -377,33 +388,50 @@ class Membership:
         """Wait a moment for room, then pause: a pause drops what was read ahead."""
         if not self.paused:
             patience = time.monotonic() + _ROOM_PATIENCE_SECONDS
-            while not self._port.has_room():
+            while (bound := self._port.bound()) is not None:
                 if time.monotonic() >= patience:
                     self.paused = True
                     self.consumer.pause(self.consumer.assignment())
-                    units, weight_bytes = self._port.backlog()
+                    backlog = self._port.backlog()
                     _log.warning(
                         LogEvent.INTAKE_PAUSED,
-                        "No more is read: the backlog is at one of its bounds.",
-                        units=units,
-                        bytes=weight_bytes,
+                        _PAUSED[bound],
+                        bound=bound.value,
+                        units=backlog.units,
+                        bytes=backlog.weight_bytes,
+                        parked=backlog.parked,
                     )
                     return False
                 await asyncio.sleep(_ROOM_LOOK_SECONDS)
             return True
-        if not self._port.has_room():
+        if self._port.bound() is not None:
             return False
         self.paused = False
         self.consumer.resume(self.consumer.assignment() - self.waiting)
-        units, weight_bytes = self._port.backlog()
-        _log.info(LogEvent.INTAKE_RESUMED, "Reading goes on.", units=units, bytes=weight_bytes)
+        backlog = self._port.backlog()
+        _log.info(
+            LogEvent.INTAKE_RESUMED,
+            "Reading goes on.",
+            units=backlog.units,
+            bytes=backlog.weight_bytes,
+            parked=backlog.parked,
+        )
         return True
 
     async def _fetch(self, timeout_ms: int) -> list[Record]:
         if self.isolation.is_on:
             ready = self.consumer.assignment() - self.waiting
             return await self.isolation.fetch(ready, awaits_more=bool(self._unplaced))
+        allowances = self._port.allowances({each.topic for each in self.consumer.assignment()})
+        self.slowed = frozenset(topic for topic, records in allowances.items() if not records)
         try:
+            if allowances and not self.paused:
+                return await self._paced.fetch(
+                    allowances,
+                    self.consumer.assignment() - self.waiting,
+                    timeout_ms=timeout_ms,
+                    max_records=self._max_records,
+                )
             return await self.consumer.fetch(timeout_ms, self._max_records)
         except Exception as error:  # whatever it is: see `consumer`
             raise ConsumerBroken(error, unpacking=is_unpacking(error)) from error

@@ -75,7 +75,8 @@ class Watch:
     def _watch_progress(self, partition: TopicPartition, position: int, end: int) -> None:
         """Fell silent: there is something to read, we may read, and the position stands still."""
         now, member = time.monotonic(), self._member
-        reading = not (member.paused or member.admitting or partition in member.waiting)
+        held = partition in member.waiting or partition.topic in member.slowed
+        reading = not (member.paused or member.admitting or held)
         before, since = self._moved.get(partition, (-1, now))
         if position != before or position >= end or not reading:
             self._moved[partition] = (position, now)

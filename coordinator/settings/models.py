@@ -223,7 +223,7 @@ class Batch(Section):
 
 
 class Backlog(Section):
-    """What may be taken in and not yet finished."""
+    """What may be taken in: how fast, and how much that is not yet finished."""
 
     max_units: int = Field(
         20_000, ge=1, le=1_000_000, description="Open units at which intake pauses."
@@ -234,6 +234,16 @@ class Backlog(Section):
         le=1_099_511_627_776,
         description="Bytes of open units at which intake pauses: each counts the length of its "
         "submission and 1 KiB per operation.",
+    )
+    max_parked: int = Field(
+        1_000, ge=1, le=1_000_000, description="Parked units at which intake pauses."
+    )
+    max_units_per_second: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Records that this daemon takes in per second from one topic; the rest waits "
+        "there. 0: as many as there are.",
     )
 
 

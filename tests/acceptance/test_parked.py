@@ -40,7 +40,7 @@ async def _cancelled_midway(
     return unit_id
 
 
-async def _parked(world: World, remote: str) -> tuple[str, str]:
+async def park_one(world: World, remote: str) -> tuple[str, str]:
     """Park a unit that has set a note, which a stranger has changed since; give id and key."""
     key = new_id()
     await world.committed(insert(remote, key, note="before"))
@@ -63,7 +63,7 @@ async def test_f11_a_parked_unit_from_its_announcement_to_its_end(
     world: World, remote: str
 ) -> None:
     """F11, F8, F4, F38, F41: announced; locks kept; retried in vain, then in earnest."""
-    unit_id, key = await _parked(world, remote)
+    unit_id, key = await park_one(world, remote)
     record = await world.topics.outcome(unit_id, "parked")
     parked = record.json
     assert (parked["status"], parked["error"]["code"]) == ("parked", "foreign_write")
@@ -120,7 +120,7 @@ async def _compensating_ends(world: World, unit_id: str) -> None:
 @pytest.mark.parametrize("remote", REMOTE)
 async def test_f41_resolving_by_hand(world: World, remote: str) -> None:
     """F11, F41: `resolve --as compensated`: nothing is written, the final outcome follows."""
-    unit_id, key = await _parked(world, remote)
+    unit_id, key = await park_one(world, remote)
     refused = [
         ("units", "resolve", unit_id, "--as", "committed", "--reason", "no"),
         ("units", "resolve", unit_id, "--as", "compensated"),
@@ -148,7 +148,7 @@ async def test_f41_resolving_by_hand(world: World, remote: str) -> None:
 
 async def test_f4_a_duplicate_of_a_parked_unit_waits_for_its_end(world: World) -> None:
     """F4, F11: parked is not finished: the answer comes after the final outcome."""
-    unit_id, _ = await _parked(world, "entry")
+    unit_id, _ = await park_one(world, "entry")
     same = await world.topics.submit(world.placed[unit_id])
     other = await world.topics.submit({"id": unit_id, "operations": [insert("sample", unit_id)]})
     reused = await world.topics.answer_to(other, "duplicate", unit_id)

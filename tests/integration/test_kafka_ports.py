@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from coordinator.domain.errors import ErrorCode, StoreUnavailable
 from coordinator.domain.publishing import Message
+from coordinator.engine.bounds import Backlog, Bound
 from coordinator.engine.ports import Partition, Record, Suspicion
 
 
@@ -24,6 +25,8 @@ class MemoryIntake:
         self.admitted: list[Record] = []
         self.batches: list[int] = []
         self.room = True
+        self.holding = Bound.UNITS
+        self.allow: Callable[[], int] | None = None
         self.away = 0
         self.steal: dict[Partition, int] = {}
         self.suspicions: dict[Partition, Suspicion] = {}
@@ -80,11 +83,14 @@ class MemoryIntake:
         self.batches.append(len(kept))
         return frozenset(lost)
 
-    def has_room(self) -> bool:
-        return self.room
+    def bound(self) -> Bound | None:
+        return None if self.room else self.holding
 
-    def backlog(self) -> tuple[int, int]:
-        return len(self.admitted), 0
+    def backlog(self) -> Backlog:
+        return Backlog(len(self.admitted))
+
+    def allowances(self, topics: Collection[str]) -> Mapping[str, int]:
+        return {} if self.allow is None else {topic: self.allow() for topic in topics}
 
     def values(self, partition: int) -> list[bytes | None]:
         return [record.value for record in self.admitted if record.partition == partition]

@@ -84,7 +84,7 @@ class Consumer:
             self.bell.clear()
             if self._unplaced and self._clock.monotonic() >= self._place_at:
                 await self._place()
-            records = self._fetch() if self._admission.has_room() else []
+            records = self._fetch() if self._admission.bound() is None else []
             if records:
                 await self._admit(records)
             else:

@@ -60,6 +60,9 @@ class Seen:
         seqs = ",".join(f"{each.id}#{each.seq}" for each in admitted.units)
         self._faults.note(self._name, JOURNAL, "admitted", seqs)
 
+    def pace_changed(self, topic: str, per_second: int, *, is_slow: bool) -> None:
+        pass
+
     def refused_early(self, refused: RefusedEarly, origin: Origin) -> None:
         self._faults.count("refused early")
 

@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 
 from coordinator.domain.operation import OPERATION_BYTES
+from coordinator.engine.bounds import Bound
 from coordinator.engine.ports import Record
 from coordinator.memory.world import World
 from tests.unit.test_doubt import Worker, world
@@ -27,15 +28,15 @@ async def test_large_units_fill_the_backlog_by_their_bytes(world: World) -> None
     await worker.admission.positions([("units", 0)])
     records = [_record(offset, 400_000) for offset in range(3)]
     await worker.admission.admit(records[:2])
-    assert worker.admission.has_room()
+    assert worker.admission.bound() is None
     await worker.admission.admit(records[2:])
-    assert not worker.admission.has_room()
-    units, weight_bytes = worker.admission.backlog()
+    assert worker.admission.bound() is Bound.BYTES
+    units, weight_bytes, _ = worker.admission.backlog()
     assert units == 3
     assert weight_bytes == sum(len(each.value or b"") + OPERATION_BYTES for each in records)
     (batch_of_one,) = worker.schedule.take(2000.0, 1).entries  # type: ignore[union-attr]
     worker.schedule.end(batch_of_one.unit.seq)
-    assert worker.admission.has_room()
+    assert worker.admission.bound() is None
 
 
 async def test_what_is_taken_over_weighs_as_well(world: World) -> None:
@@ -45,9 +46,9 @@ async def test_what_is_taken_over_weighs_as_well(world: World) -> None:
     row = world.journal.workers[dead.workers.worker]
     row.expires_at = world.now() - timedelta(seconds=1)
     assert await alive.workers.fence(row.id)
-    assert alive.admission.has_room()
+    assert alive.admission.bound() is None
     alive.membership.adopt(await alive.workers.take_over(row.id, ["ledger"]))
-    assert not alive.admission.has_room()
+    assert alive.admission.bound() is Bound.BYTES
 
 
 async def test_what_was_received_is_what_was_journaled(world: World) -> None:

@@ -91,6 +91,8 @@ def test_failures_names_events_that_exist() -> None:
     named = set(EVENT.findall((DOCS / "operating" / "failures.md").read_text()))
     other = {
         "backlog.max_units",
+        "backlog.max_parked",
+        "backlog.max_units_per_second",
         "backlog.max_bytes",
         "kafka.unpacked_batch_max_bytes",
         "max.message",

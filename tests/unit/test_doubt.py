@@ -55,8 +55,16 @@ class LosingLink(DirectLink):
 class Worker:
     """As much of a worker as admits and takes over."""
 
-    def __init__(self, world: World, *, max_bytes: int = 10_000) -> None:
-        clock, bell = ManualClock(), asyncio.Event()
+    def __init__(
+        self,
+        world: World,
+        *,
+        max_bytes: int = 10_000,
+        parked_max: int = 1_000,
+        records_per_second: int = 0,
+    ) -> None:
+        bell = asyncio.Event()
+        clock = self.clock = ManualClock()
         number = world.register(1, 10)
         self.link, epoch = LosingLink(), Epoch()
         self.workers = MemoryWorkers(world, number, 10, self.link, epoch)
@@ -67,7 +75,14 @@ class Worker:
             schedule=self.schedule,
             mapping=SHOP,
             rules=AdmissionRules(
-                max_bytes, 30_000, {"units": IntakeRules()}, "dead", 100, 1_000_000
+                max_bytes,
+                30_000,
+                {"units": IntakeRules(), "orders": IntakeRules()},
+                "dead",
+                100,
+                1_000_000,
+                parked_max,
+                records_per_second,
             ),
             announcer=world.announcer,
             drawing=Drawing(clock, HighestChance()),

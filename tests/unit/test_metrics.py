@@ -24,6 +24,7 @@ from coordinator.domain.errors import ErrorCode, Problem, StoreUnavailable
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Origin
 from coordinator.domain.submission import DeadLetter, RefusedCancel, RefusedEarly
+from coordinator.engine.bounds import Bound
 from coordinator.engine.observer import Stage
 from coordinator.engine.ports import JOURNAL, Admitted, Partition
 from coordinator.engine.schedule import Entry, Schedule
@@ -127,6 +128,7 @@ async def test_every_declared_metric_is_set_by_somebody(daemon: Daemon, tmp_path
     schedule.park(entry)
     daemon.measuring.look_at_schedule(schedule)
     daemon.measuring.look_at_intake(intake({("units", 0): 5}, paused=True, rebalances=1))
+    daemon.measuring.look_at_bounds({Bound.PARKED})
     daemon.measuring.look_at_relay(Tally(Counter(outcomes=3), Counter(outcomes=1)))
     outbox = Outbox()
     outbox.now = Unpublished(2, 1.5)
