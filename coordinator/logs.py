@@ -39,6 +39,7 @@ from structlog.typing import EventDict, WrappedLogger
 from coordinator.error_texts import message_of, stack_of
 from coordinator.log_events import LogEvent
 from coordinator.log_lines import LineWriter
+from coordinator.plain_text import lines, one_line, plain_json
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["json", "console"]
@@ -172,7 +173,8 @@ def _finds(redact: Redact, text: bytes) -> bool:
 
 def _dump(line: EventDict) -> bytes:
     try:
-        return orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        text = orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE)
+        return text if text.isascii() else plain_json(text.decode()).encode()
     except TypeError:  # an integer past 64 bit, a lone surrogate, a key that is no string
         import json
 
@@ -335,19 +337,13 @@ def _console(descriptor: int) -> Callable[[EventDict], str]:
         clock = line["timestamp"][11:23]
         head = f"{dim}{clock}{reset} {tint.get(level, '')}{level:<7}{reset} {line['event']:<24}"
         pairs = list(line.items())[4:]
-        fields = " ".join(f"{dim}{name}={reset}{_one_line(value)}" for name, value in pairs)
-        text = f"{head} {bold}{_one_line(line['message'])}{reset} {fields}".rstrip()
-        return text if stack is None else f"{text}\n{stack.rstrip()}"
+        fields = " ".join(f"{dim}{name}={reset}{one_line(str(value))}" for name, value in pairs)
+        text = f"{head} {bold}{one_line(str(line['message']))}{reset} {fields}".rstrip()
+        if stack is None:
+            return text
+        return f"{text}\n{lines(stack.rstrip())}"
 
     return render
-
-
-_CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
-
-
-def _one_line(value: object) -> str:
-    """Show control characters as escapes: nobody's text moves the cursor or forges a line."""
-    return str(value).translate(_CONTROLS)
 
 
 def flush(timeout_seconds: float = 1.0) -> bool:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from coordinator.plain_text import one_line, plain_json
+
 
 def is_terminal() -> bool:
     """Whether a person is looking at stdout."""
@@ -46,20 +48,23 @@ def show_record(record: Mapping[str, Any]) -> None:
     """Show one thing: a JSON line, or indented JSON for a person."""
     if is_terminal():
         from rich.console import Console
+        from rich.highlighter import JSONHighlighter
 
-        Console().print_json(json.dumps(record, default=str, ensure_ascii=False))
+        text = json.dumps(record, default=str, ensure_ascii=False, indent=2)
+        Console().print(JSONHighlighter()(plain_json(text)), soft_wrap=True)
     else:
         show_json(record)
 
 
 def show_json(record: Mapping[str, Any]) -> None:
     """Write one JSON line."""
-    show_line(json.dumps(record, default=str, ensure_ascii=False, separators=(",", ":")))
+    text = json.dumps(record, default=str, ensure_ascii=False, separators=(",", ":"))
+    show_line(plain_json(text))
 
 
 def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, str | int | float):
-        return str(value)
-    return json.dumps(value, default=str, ensure_ascii=False)
+        return one_line(str(value))
+    return plain_json(json.dumps(value, default=str, ensure_ascii=False))

@@ -125,6 +125,21 @@ def test_secrets_are_masked_everywhere_and_the_line_stays_json(
         assert secret not in masked
 
 
+@pytest.mark.parametrize("code", [0x85, 0x9B, 0x2028, 0x2029, 0x202E, 0x2066])
+def test_no_text_ends_a_line_or_turns_it_around(log_file: LogFile, code: int) -> None:
+    """Some readers end a line at more characters than one, and a terminal obeys some."""
+    hostile = f"a{chr(code)}forged"
+    log.info(LogEvent.UNIT_FINISHED, "Done.", unit=hostile)
+    [line] = log_file.lines()
+    assert line["unit"] == hostile
+    assert chr(code) not in log_file.text()
+    logs.configure("console", "info", stream=log_file.stream)
+    log.info(LogEvent.UNIT_FINISHED, "Done.", unit=hostile, error=ValueError(hostile))
+    log.error(LogEvent.UNIT_FINISHED, "Done.", error=ValueError(hostile))
+    assert chr(code) not in log_file.text()
+    assert "forged" in log_file.text()
+
+
 def test_a_console_line_cannot_be_forged(log_file: LogFile) -> None:
     logs.configure("console", "info", stream=log_file.stream)
     log.info(LogEvent.UNIT_FINISHED, "Done.\n12:00 forged", unit="\x1b[2J")
