@@ -10,7 +10,7 @@ CHECKED    := coordinator tests benchmarks
 FAST_TESTS := $(wildcard tests/unit tests/property)
 
 .DEFAULT_GOAL := help
-.PHONY: audit sbom bench chaos crash-test simulate help install demo run check test integration format lock image clean
+.PHONY: audit sbom bench chaos crash-test fuzz simulate help install demo run check test integration format lock image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,11 @@ bench: $(STAMP) ## measure transfers beside an unsafe dual write, a straight lin
 crash-test: $(STAMP) ## kill, freeze and deafen the daemon at every fault point
 	COORDINATOR_CRASH_TEST=all $(BIN)/python -m pytest -n $(TEST_PROCESSES) -p tests.chaos.tally \
 		tests/chaos/test_crash_points.py
+
+N ?= 10000
+
+fuzz: $(STAMP) ## N=10000 hostile messages to a real daemon, each judged by an oracle (SEED=… repeats)
+	COORDINATOR_FUZZ=$(N) COORDINATOR_FUZZ_SEED=$(or $(SEED),0) $(BIN)/pytest -s tests/acceptance/test_fuzz.py
 
 MINUTES ?= 5
 
