@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 from coordinator.domain.entity import FieldType
@@ -63,9 +62,13 @@ class OperationsReader:
             head = self._heads[index]
             if head is _UNREAD:
                 head = self._read_head(index)
-            if head is not None:
-                with suppress(EnoughFound):
-                    operations.append(OperationBody(self, index, given, head).read())
+            if head is None:
+                continue
+            try:
+                operation = OperationBody(self, index, given, head).read()
+            except EnoughFound:
+                continue
+            operations.append(operation)
         return operations
 
     # --- heads ----------------------------------------------------------------------------------

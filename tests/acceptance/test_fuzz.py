@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from tests.acceptance.conftest import MakeWorld
 from tests.acceptance.fuzz.grammar import Grammar, Message
@@ -129,7 +131,7 @@ async def test_i10_hostile_messages_are_answered_rightly_and_harm_nobody(
     print(f"\nfuzz: {MESSAGES} messages, COORDINATOR_FUZZ_SEED={SEED}")
     world = await make_world({"units": {"max_bytes": MAX_BYTES}, "batch": {"max_units": 100}})
     # A sender's own undo may be refused (F25): then the unit is parked, and that is an error.
-    world.daemon.expected_errors |= {"unit.parked"}
+    world.daemon.expected_errors |= {"unit.parked", "intake.record_set_aside"}
     pairs = [(new_number() + 10**6, f"good-{new_id()}") for _ in range(PAIRS)]
     for account, wallet in pairs:
         await world.committed(
@@ -162,6 +164,9 @@ async def test_i10_hostile_messages_are_answered_rightly_and_harm_nobody(
         if not memory:
             memory = resident_bytes(world)
     grown = resident_bytes(world) - memory
+    bomb = Place(world.topics.units, 0, await drop_a_bomb(world), 0)
+    letter = await world.topics.dead_letter(bomb, seconds=60)
+    assert (letter.value, letter.header("coordinator.errors.code")) == (None, "too_large")
     await world.settled()
     answers.take(world)
 
@@ -180,7 +185,23 @@ async def test_i10_hostile_messages_are_answered_rightly_and_harm_nobody(
     await _sums_hold(world, pairs, len(good))
     assert grown < MEMORY_GROWTH_MAX
     assert world.daemon.exit_code() is None
-    assert not world.daemon.logs("intake.rebuilt")
+    # Once for the bomb, and once more while it is looked for.
+    assert len(world.daemon.logs("intake.rebuilt")) <= 3
+
+
+async def drop_a_bomb(world: World) -> int:
+    """Put a gzip batch of some kilobytes on partition 0 that unpacks to 48 MiB; give its offset."""
+    batch = BatchBuilder(64 * 1024 * 1024, 1)
+    for _ in range(48):
+        batch.append(timestamp=None, key=b"bomb", value=bytes(1024 * 1024), headers=[])
+    producer = AIOKafkaProducer(bootstrap_servers=world.topics.bootstrap)
+    await producer.start()
+    try:
+        await producer.partitions_for(world.topics.units)
+        sent = await (await producer.send_batch(batch, world.topics.units, partition=0))
+    finally:
+        await producer.stop()
+    return int(sent.offset)
 
 
 async def _answered(

@@ -146,6 +146,32 @@ async def test_reading_pauses_while_there_is_no_room(
         assert not intake.state().paused
 
 
+async def test_a_topic_that_has_to_wait_is_not_taken_for_one_that_fell_silent(
+    kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I12: it is read no faster than the port allows, every partition in its turn."""
+    monkeypatch.setattr(watch, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "_SILENT_SECONDS_MAX", 0.2)
+    topic = await _topic(kafka_bootstrap, kafka_prefix, 2)
+    for partition in range(2):
+        await _send(kafka_bootstrap, topic, _numbers(50), partition=partition)
+    port = MemoryIntake()
+    port.allow = lambda: 0
+    intake = UnitIntake(kafka_bootstrap, kafka_prefix, [topic], port)
+    with captured_log() as logs:
+        async with running(intake):
+            await until(lambda: intake.state().lag == {(topic, 0): 50, (topic, 1): 50}, "all wait")
+            await asyncio.sleep(1)
+            assert port.admitted == []
+            port.allow = lambda: 4
+            await until(lambda: len(port.admitted) >= 40, "some are read")
+            assert min(len(port.values(partition)) for partition in range(2)) > 10
+            await until(lambda: len(port.admitted) == 100, "all are read")
+    assert max(port.batches) <= 4
+    assert [port.values(partition) for partition in range(2)] == [_numbers(50)] * 2
+    assert _rebuilt(logs) == []
+
+
 async def test_no_lag_is_told_before_the_journal_has_placed_a_partition(
     kafka_bootstrap: str, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
