@@ -214,9 +214,10 @@ def judge_filter(condition: Json, *, own: bool) -> None:
         return
     assert set(condition) == {"_id"}, condition
     wanted = condition["_id"]
-    assert isinstance(wanted, dict), condition
-    assert set(wanted) <= {"$eq", "$in"}, condition
-    for operand in wanted.values():
+    if isinstance(wanted, dict):
+        assert wanted, condition
+        assert set(wanted) <= {"$eq", "$in"}, condition
+    for operand in wanted.values() if isinstance(wanted, dict) else [wanted]:
         for each in operand if isinstance(operand, list) else [operand]:
             assert not isinstance(each, dict | list | SON), condition
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.participants.postgresql.statements import quote_identifier, quote_table
@@ -140,6 +140,7 @@ def test_nobody_else_quotes_a_name() -> None:
     assert places == [BUILDER]
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\0"), min_size=1))
 def test_a_quoted_name_is_one_name_whatever_is_in_it(name: str) -> None:
     quoted = quote_identifier(name)
