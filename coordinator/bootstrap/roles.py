@@ -22,6 +22,7 @@ from coordinator.domain.errors import ConfigurationInvalid
 from coordinator.mapping import load_entities
 from coordinator.mapping.live_tables import rights_needed, table_of
 from coordinator.participants.mongodb.bookkeeping import FENCES, UNDO
+from coordinator.participants.postgresql.statements import quote_identifier, quote_table
 from coordinator.settings import MongodbStore, Settings
 
 _PREFIX: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -112,19 +113,15 @@ def _mapped_tables(run: str, entities: Iterable[Entity]) -> Iterator[str]:
     yield "-- The mapped tables: what their operations need, undo included."
     rights = {table_of(entity): rights_needed(entity) for entity in entities}
     for schema in sorted({schema for schema, _ in rights}):
-        yield f"GRANT USAGE ON SCHEMA {_quoted(schema)} TO {run};"
+        yield f"GRANT USAGE ON SCHEMA {quote_identifier(schema)} TO {run};"
     for (schema, table), needed in sorted(rights.items()):
-        name = f"{_quoted(schema)}.{_quoted(table)}"
+        name = quote_table(schema, table)
         yield f"REVOKE ALL ON {name} FROM {run};"
         listed = ", ".join(each for each in _SQL_RIGHTS if each in needed)
         yield f"GRANT {listed} ON {name} TO {run};"
 
 
 _SQL_RIGHTS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 # --- MongoDB ------------------------------------------------------------------------------------
