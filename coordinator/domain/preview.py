@@ -20,7 +20,8 @@ class Loaded(NamedTuple):
     """Images by key, ``None`` for a missing row; and ``rows``, as the store itself gives them.
 
     Only the participant that has read the rows knows their form, and that they are equal when
-    nothing at all has changed. A missing row is in ``images`` only.
+    nothing at all has changed. A missing row is in ``images`` only, and so is one that is too large
+    to be held.
     """
 
     images: Mapping[ImageKey, Image | None]
@@ -64,7 +65,7 @@ class Preview(NamedTuple):
 
     def is_missing_still(self, key: ImageKey) -> bool:
         """Whether a row that is missing now was missing then."""
-        return key in self.images and key not in self.rows
+        return key in self.images and self.images[key] is None
 
 
 NOTHING_SEEN = Preview({}, {}, {})

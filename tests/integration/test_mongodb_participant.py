@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import bson
@@ -39,7 +40,9 @@ from coordinator.domain.errors import (
 from coordinator.domain.json_value import JsonText
 from coordinator.domain.operation import Operation, Unit
 from coordinator.domain.preview import Preview
+from coordinator.engine.halving import try_in_parts
 from coordinator.engine.ports import Applied, Participant, Undone
+from coordinator.participants.mongodb import participant as mongodb_participant
 from coordinator.participants.mongodb.bookkeeping import FENCES, SHARES, UNDO, MongodbServerView
 from coordinator.participants.mongodb.driver import Driver, open_driver
 from coordinator.participants.mongodb.participant import MongodbParticipant
@@ -882,6 +885,25 @@ async def test_lanes_do_not_collide(place: Place) -> None:  # rule 3
             *(place.participant.apply(lane, batch) for lane, batch in enumerate(batches))
         )
         assert [len(each.done) for each in results] == [20, 20]
+
+
+async def test_documents_that_are_large_together_are_read_in_smaller_batches(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:  # I12
+    monkeypatch.setattr(mongodb_participant, "_FOUND_BYTES_MAX", 16 * 2**20)
+    place.things.insert_many(
+        {"_id": key, "version": 1, "blob": b"x" * (12 * 2**20)} for key in "abc"
+    )
+    batch = [one(update("thing", key, email=key)) for key in "abc"]
+    for attempt in (place.participant.load, partial(place.participant.apply, 0)):
+        with pytest.raises(StoreBusy, match="too many bytes"):
+            await attempt(batch)
+    tried = await try_in_parts(batch, partial(place.participant.apply, 0))
+    assert [seq for each in tried.results for seq in each.done] == [each.seq for each in batch]
+    assert len(tried.results) == 2, "in two halves"
+    loaded = await place.participant.load(batch[:1])
+    assert loaded.images[("thing", '"a"')] is not None
+    assert loaded.rows == {}, "it is not held until the apply"
 
 
 async def test_a_transaction_ends_in_time(place: Place) -> None:  # rule 5

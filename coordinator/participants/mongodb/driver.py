@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
@@ -45,6 +45,10 @@ _GRACE_SECONDS: Final = 2.0
 """How much longer the driver waits for an answer than the server may take for a statement."""
 
 _RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(document_class=RawBSONDocument)
+
+
+class FoundTooMuch(Exception):
+    """What a ``find`` gives takes more memory than it may; a smaller batch will do."""
 
 
 class Step(NamedTuple):
@@ -76,8 +80,13 @@ class Session(Protocol):
     async def run(self, steps: Sequence[Step]) -> None:
         """Run steps."""
 
-    async def find(self, steps: Sequence[Step], command: Callable[[], Command]) -> list[bytes]:
-        """Run steps and a ``find`` to its end; return the documents as they are stored."""
+    async def find(
+        self, steps: Sequence[Step], command: Callable[[], Command], bytes_max: int | None = None
+    ) -> list[bytes]:
+        """Run steps and a ``find`` to its end; return the documents as they are stored.
+
+        Raises `FoundTooMuch` when they take more than ``bytes_max`` together.
+        """
 
     async def commit(self, steps: Sequence[Step] = ()) -> None:
         """Run steps and commit; without any, commit, or commit again after a lost answer."""
@@ -98,8 +107,8 @@ class Driver(Protocol):
     async def run(self, command: Command) -> Mapping[str, Any]:
         """Run a command; return its reply, decoded as `elements.EXACT` does."""
 
-    async def find(self, command: Command) -> list[bytes]:
-        """Run a ``find`` to its end; return the documents as they are stored."""
+    async def find(self, command: Command, bytes_max: int | None = None) -> list[bytes]:
+        """Run a ``find`` to its end; see `Session.find`."""
 
     async def run_on_admin(self, command: Command) -> Mapping[str, Any]:
         """Run a command on the database ``admin``."""
@@ -181,8 +190,8 @@ class _ClientDriver:
         reply: Mapping[str, Any] = await self._database.command(command, codec_options=EXACT)
         return reply
 
-    async def find(self, command: Command) -> list[bytes]:
-        return await _find(partial(self._database.command, codec_options=_RAW), command)
+    async def find(self, command: Command, bytes_max: int | None = None) -> list[bytes]:
+        return await _find(partial(self._database.command, codec_options=_RAW), command, bytes_max)
 
     async def run_on_admin(self, command: Command) -> Mapping[str, Any]:
         reply: Mapping[str, Any] = await self._admin.command(command, codec_options=EXACT)
@@ -236,9 +245,11 @@ class _PymongoSession:
                 raise step.failed(error) from error
             step.took(reply)
 
-    async def find(self, steps: Sequence[Step], command: Callable[[], Command]) -> list[bytes]:
+    async def find(
+        self, steps: Sequence[Step], command: Callable[[], Command], bytes_max: int | None = None
+    ) -> list[bytes]:
         await self.run(steps)
-        return await _find(self._read, command())
+        return await _find(self._read, command(), bytes_max)
 
     async def commit(self, steps: Sequence[Step] = ()) -> None:
         await self.run(steps)
@@ -264,10 +275,12 @@ class _MotorSession(_PymongoSession):
     async def run(self, steps: Sequence[Step]) -> None:
         await self._in_thread(self._run_steps, steps)
 
-    async def find(self, steps: Sequence[Step], command: Callable[[], Command]) -> list[bytes]:
+    async def find(
+        self, steps: Sequence[Step], command: Callable[[], Command], bytes_max: int | None = None
+    ) -> list[bytes]:
         def find() -> list[bytes]:
             self._run_steps(steps)
-            return _find_plainly(self._plain_read, command())
+            return _find_plainly(self._plain_read, command(), bytes_max)
 
         found: list[bytes] = await self._in_thread(find)
         return found
@@ -307,39 +320,47 @@ def _transaction_options(commit_time_ms: int) -> dict[str, Any]:
     }
 
 
-async def _find(read: Callable[[Command], Awaitable[Any]], command: Command) -> list[bytes]:
-    reading = _reading(command)
-    more: Command | None = next(reading)
-    found: list[bytes] = []
-    while more is not None:
-        found += _raw(reply := await read(more))
-        more = reading.send(reply)
-    return found
+async def _find(
+    read: Callable[[Command], Awaitable[Any]], command: Command, bytes_max: int | None
+) -> list[bytes]:
+    reading = _Reading(command, bytes_max)
+    while (more := reading.next) is not None:
+        reading.take(await read(more))
+    return reading.found
 
 
-def _find_plainly(read: Callable[[Command], Any], command: Command) -> list[bytes]:
-    reading = _reading(command)
-    more: Command | None = next(reading)
-    found: list[bytes] = []
-    while more is not None:
-        found += _raw(reply := read(more))
-        more = reading.send(reply)
-    return found
+def _find_plainly(
+    read: Callable[[Command], Any], command: Command, bytes_max: int | None
+) -> list[bytes]:
+    reading = _Reading(command, bytes_max)
+    while (more := reading.next) is not None:
+        reading.take(read(more))
+    return reading.found
 
 
-def _reading(command: Command) -> Generator[Command | None, Any, None]:
-    """Give the commands that read a cursor to its end; is sent their replies."""
-    reply = yield {**command, "batchSize": _BATCH_SIZE}
-    while cursor := reply["cursor"]["id"]:
-        reply = yield {
-            "getMore": cursor,
-            "collection": command["find"],
+class _Reading:
+    """A cursor being read: the ``next`` command, until there is none, and what was ``found``."""
+
+    def __init__(self, command: Command, bytes_max: int | None) -> None:
+        self.next: Command | None = {**command, "batchSize": _BATCH_SIZE}
+        self.found: list[bytes] = []
+        self._collection = command["find"]
+        self._bytes_left = bytes_max
+
+    def take(self, reply: Mapping[str, Any]) -> None:
+        cursor = reply["cursor"]
+        documents = cursor["firstBatch"] if "firstBatch" in cursor else cursor["nextBatch"]
+        came = [bytes(document.raw) for document in documents]
+        self.found += came
+        self.next = None
+        if not cursor["id"]:
+            return
+        self.next = {
+            "getMore": cursor["id"],
+            "collection": self._collection,
             "batchSize": _BATCH_SIZE,
         }
-    yield None
-
-
-def _raw(reply: Mapping[str, Any]) -> list[bytes]:
-    cursor = reply["cursor"]
-    documents = cursor["firstBatch"] if "firstBatch" in cursor else cursor["nextBatch"]
-    return [bytes(document.raw) for document in documents]
+        if self._bytes_left is not None:  # a reply alone is bounded by the server
+            self._bytes_left -= sum(map(len, came))
+            if self._bytes_left < 0:
+                raise FoundTooMuch

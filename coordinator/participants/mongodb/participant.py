@@ -46,7 +46,7 @@ from coordinator.participants.mongodb.branches import (
     documents_by_match,
     wanted,
 )
-from coordinator.participants.mongodb.driver import Driver
+from coordinator.participants.mongodb.driver import Driver, FoundTooMuch
 from coordinator.participants.mongodb.errors import (
     DRIVER_ERRORS,
     translate,
@@ -61,7 +61,12 @@ from coordinator.participants.mongodb.shares import (
     settled,
 )
 from coordinator.participants.mongodb.takeover import Takeover
-from coordinator.participants.mongodb.transactions import WORKER_LANE, Transaction, Transactions
+from coordinator.participants.mongodb.transactions import (
+    WORKER_LANE,
+    Transaction,
+    Transactions,
+    too_much,
+)
 from coordinator.participants.mongodb.undo import decide_undo
 from coordinator.participants.mongodb.undo_record import (
     Identity,
@@ -75,6 +80,13 @@ from coordinator.participants.mongodb.writes import DocumentWrite, grouped, in_o
 TRANSACTION_TIMEOUT_SECONDS: Final = 5.0
 _BATCH_BYTES_MAX: Final = 64 * 1024 * 1024
 _SWEEP_IDS_MAX: Final = 5_000
+_FOUND_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What is read for a batch of several units; a smaller one is tried then."""
+_SEEN_BYTES_MAX: Final = 64 * 1024
+
+
+def _bytes_max(units: Sequence[Unit]) -> int | None:
+    return _FOUND_BYTES_MAX if len(units) > 1 else None  # of one unit its undo record bounds it
 
 
 class MongodbParticipant:
@@ -129,10 +141,14 @@ class MongodbParticipant:
                     "readConcern": {"level": "majority"},
                     "maxTimeMS": int(self._timeout_seconds * 1000),
                 }
-                documents.take(each, await self._driver.find(command))
+                documents.take(each, await self._driver.find(command, _bytes_max(units)))
+        except FoundTooMuch as error:
+            raise too_much(self._store) from error
         except DRIVER_ERRORS as error:
             raise translate(self._store, error) from error
-        return Loaded(documents.images, documents.raws)
+        # A large document is compared field by field later, instead of being held till then.
+        rows = {at: raw for at, raw in documents.raws.items() if len(raw) <= _SEEN_BYTES_MAX}
+        return Loaded(documents.images, rows)
 
     # --- apply ----------------------------------------------------------------------------------
 
@@ -163,7 +179,8 @@ class MongodbParticipant:
             fresh = [unit for unit in units if unit.id not in found] if found else units
             documents = Documents(preview)
             for each in wanted(self._store, fresh):
-                raws = await transaction.find(each.shape.collection, each.condition())
+                where = each.condition()
+                raws = await transaction.find(each.shape.collection, where, _bytes_max(units))
                 documents.take(each, raws)
             sharing = self._sharing(units, found)
             branches, refused = decide(self._store, self._identity(), fresh, documents, sharing)

@@ -38,7 +38,14 @@ from coordinator.domain.errors import (
     StoreUnavailable,
 )
 from coordinator.participants.mongodb.bookkeeping import FENCES
-from coordinator.participants.mongodb.driver import MAJORITY, Command, Driver, Session, Step
+from coordinator.participants.mongodb.driver import (
+    MAJORITY,
+    Command,
+    Driver,
+    FoundTooMuch,
+    Session,
+    Step,
+)
 from coordinator.participants.mongodb.errors import (
     DRIVER_ERRORS,
     DUPLICATE_KEY,
@@ -56,6 +63,11 @@ FORGOTTEN_LANE: Final = -2
 
 _SESSIONS_MAX: Final = 8
 """How many session ids a lane remembers: the present one, and lost ones that may still be open."""
+
+
+def too_much(store: str) -> StoreBusy:
+    """Tell of a batch whose documents take too much memory: a smaller one may do."""
+    return StoreBusy(store, "the documents of the batch have too many bytes")
 
 
 class Transaction:
@@ -86,13 +98,17 @@ class Transaction:
         await finish(self._session.run(self.due()))
         return replies[0]
 
-    async def find(self, collection: str, where: Mapping[str, Any]) -> list[bytes]:
-        """Find documents, as they are stored."""
+    async def find(
+        self, collection: str, where: Mapping[str, Any], bytes_max: int | None = None
+    ) -> list[bytes]:
+        """Find documents, as they are stored; `StoreBusy` for more than ``bytes_max`` of them."""
         command = {"find": collection, "filter": where}
         try:
             found: list[bytes] = await finish(
-                self._session.find(self.due(), lambda: self._bounded(command))
+                self._session.find(self.due(), lambda: self._bounded(command), bytes_max)
             )
+        except FoundTooMuch as error:
+            raise too_much(self._store) from error
         except DRIVER_ERRORS as error:
             raise self._failed(error) from error
         return found
