@@ -21,7 +21,7 @@ from coordinator.domain.entity import Entity
 from coordinator.domain.errors import ConfigurationInvalid
 from coordinator.mapping import load_entities
 from coordinator.mapping.live_tables import rights_needed, table_of
-from coordinator.participants.mongodb.bookkeeping import FENCES, UNDO
+from coordinator.participants.mongodb.bookkeeping import FENCES, SHARES, UNDO
 from coordinator.participants.postgresql.statements import quote_identifier, quote_table
 from coordinator.settings import MongodbStore, Settings
 
@@ -152,14 +152,18 @@ def mongodb_privileges(
     mapped = {
         each.table: sorted(_ACTIONS[right] for right in rights_needed(each)) for each in entities
     }
-    ours = {UNDO: sorted(_ACTIONS.values()), FENCES: sorted(_ACTIONS.values())}
+    ours = {name: sorted(_ACTIONS.values()) for name in (UNDO, FENCES, SHARES)}
 
     def on(collection: str, *actions: str) -> dict[str, Any]:
         return {"resource": {"db": database, "collection": collection}, "actions": [*actions]}
 
     listing = on("", "listCollections")
     return {
-        "migrate": [listing, *(on(name, "createCollection") for name in (*mapped, *ours))],
+        "migrate": [
+            listing,
+            *(on(name, "createCollection") for name in (*mapped, *ours)),
+            on(SHARES, "createIndex"),
+        ],
         "run": [listing, *(on(name, *actions) for name, actions in (mapped | ours).items())],
         "read": [listing, *(on(name, "find") for name in ours)],
     }

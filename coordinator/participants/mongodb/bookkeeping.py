@@ -65,10 +65,13 @@ async def prepare(driver: Driver, store: str, collections: Collection[str]) -> N
     present = {each["name"] for each in await server.list_collections()}
     for name in (UNDO, FENCES, SHARES, *collections):
         if name not in present:
-            await _create(driver, store, {"create": name})
-            if name == SHARES:
-                index = {"key": {"last": 1}, "name": "last"}
-                await _create(driver, store, {"createIndexes": SHARES, "indexes": [index]})
+            await _create(driver, store, _creation(name))
+
+
+def _creation(name: str) -> Mapping[str, Any]:
+    if name == SHARES:  # with its collection at once, or a crash would leave that without it
+        return {"createIndexes": SHARES, "indexes": [{"key": {"last": 1}, "name": "last"}]}
+    return {"create": name}
 
 
 async def _create(driver: Driver, store: str, command: Mapping[str, Any]) -> None:
