@@ -195,6 +195,7 @@ class _Daemon:
 
     async def _look_at_outbox(self, assembly: Assembly, stop: asyncio.Event) -> None:
         while not stop.is_set():
+            self._measuring.look_at_oldest(assembly.schedule, self._clock.now())
             await self._measuring.look_at_outbox(assembly.outbox)
             await self._clock.wait(stop, OUTBOX_LOOK_SECONDS)
 

@@ -7,6 +7,7 @@ journal's. So they are looked at now and then: never by unit, and the journal ra
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import datetime
 from typing import Protocol
 
 from prometheus_client import Counter
@@ -50,9 +51,16 @@ class Measuring:
         for bound in Bound:
             self._metrics.intake_at_bound.labels(bound.value).set(bound in reached)
 
+    def look_at_oldest(self, schedule: Schedule, now: datetime) -> None:
+        """Tell how old the oldest unit is that waits for no person."""
+        oldest = schedule.oldest()
+        age = 0.0 if oldest is None else (now - oldest.received_at).total_seconds()
+        self._metrics.oldest_unit_age.set(max(0.0, age))
+
     def look_at_intake(self, state: IntakeState) -> None:
         """Tell how reading from Kafka stands; a partition that has gone takes its lag with it."""
         self._metrics.intake_paused.set(state.paused)
+        self._metrics.partitions_parked.set(len(state.parked))
         self._count_up_to(self._metrics.rebalances, "", state.rebalances)
         for topic, number in self._lagging - state.lag.keys():
             self._metrics.consumer_lag.remove(topic, str(number))

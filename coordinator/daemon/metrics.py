@@ -123,11 +123,17 @@ class Metrics:
         )
         self.rebalances = self._counter("rebalances", "Assignments of partitions, empty ones too.")
         self.takeovers = self._counter("takeovers", "Workers whose units were taken over.")
+        self.leases_lost = self._counter(
+            "leases_lost", "Times at which the lease was not renewed in time."
+        )
         self.units_in_flight = self._gauge("units_in_flight", "Units admitted and not yet ended.")
         self.units_in_flight_bytes = self._gauge(
             "units_in_flight_bytes", "What those units take, as backlog.max_bytes counts."
         )
         self.units_parked = self._gauge("units_parked", "Units that wait for a person.")
+        self.oldest_unit_age = self._gauge(
+            "oldest_unit_age_seconds", "Age of the oldest open unit not parked; 0 without any."
+        )
         self.outbox_rows = self._gauge(
             "outbox_rows", "The journal's outbox rows not yet published."
         )
@@ -137,6 +143,9 @@ class Metrics:
         self.intake_paused = self._gauge("intake_paused", "1 while the backlog is at a bound.")
         self.intake_at_bound = self._gauge(
             "intake_at_bound", "1 while this bound holds intake back.", "bound"
+        )
+        self.partitions_parked = self._gauge(
+            "partitions_parked", "Partitions that are not read until a person has looked."
         )
         self.consumer_lag = self._gauge(
             "consumer_lag_records", "Records not yet read.", "topic", "partition"

@@ -263,6 +263,7 @@ class LoggingObserver:
 
     def lease_late(self) -> None:
         """Tell that nothing new is begun, since our right to it cannot be renewed."""
+        self._metrics.leases_lost.inc()
         log.error(
             LogEvent.WORKER_LEASE_LOST,
             "The lease could not be renewed in time; nothing new is begun until it is.",

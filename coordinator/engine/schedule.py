@@ -108,6 +108,11 @@ class Schedule:
         """How many units are in a lane's hands."""
         return sum(1 for entry in self._entries.values() if entry.running)
 
+    def oldest(self) -> Unit | None:
+        """The open unit that was admitted first, without the parked; looks at each."""
+        seq = min((each for each in self._entries if each not in self.parked), default=None)
+        return None if seq is None else self._entries[seq].unit
+
     # --- coming and going ---------------------------------------------------------------------
 
     def add(self, entry: Entry) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -73,14 +73,18 @@ def daemon() -> Daemon:
 
 
 def intake(
-    lag: Mapping[Partition, int], *, paused: bool = False, rebalances: int = 0
+    lag: Mapping[Partition, int],
+    *,
+    parked: Collection[Partition] = (),
+    paused: bool = False,
+    rebalances: int = 0,
 ) -> IntakeState:
     return IntakeState(
         connected=True,
         joined=True,
         paused=paused,
         assigned=frozenset(lag),
-        parked=frozenset(),
+        parked=frozenset(parked),
         lag=lag,
         rebalances=rebalances,
     )
@@ -99,6 +103,7 @@ def tell_everything(observer: LoggingObserver) -> None:
     observer.result_unknown(JOURNAL)
     observer.compensated(1, 1, 1)
     observer.taken_over(7, 1)
+    observer.lease_late()
     observer.finished(one, Status.REJECTED, PROBLEM)
 
 
@@ -127,7 +132,11 @@ async def test_every_declared_metric_is_set_by_somebody(daemon: Daemon, tmp_path
     schedule.add(entry)
     schedule.park(entry)
     daemon.measuring.look_at_schedule(schedule)
-    daemon.measuring.look_at_intake(intake({("units", 0): 5}, paused=True, rebalances=1))
+    older = Entry(unit(SHOP, insert("account", 3)), deadline=9.0)
+    schedule.add(older)
+    daemon.measuring.look_at_oldest(schedule, RECEIVED_AT + timedelta(seconds=4))
+    state = intake({("units", 0): 5}, parked={("units", 0)}, paused=True, rebalances=1)
+    daemon.measuring.look_at_intake(state)
     daemon.measuring.look_at_bounds({Bound.PARKED})
     daemon.measuring.look_at_relay(Tally(Counter(outcomes=3), Counter(outcomes=1)))
     outbox = Outbox()
@@ -222,3 +231,25 @@ async def test_while_the_journal_is_away_the_outbox_keeps_its_last_figures(daemo
     await daemon.measuring.look_at_outbox(outbox)
     assert daemon.value("outbox_rows") == 4
     assert daemon.value("outbox_oldest_age_seconds") == 2.5
+
+
+def test_the_oldest_unit_is_the_one_admitted_first_that_waits_for_no_person(
+    daemon: Daemon,
+) -> None:
+    schedule = Schedule()
+    late, early, parked = (
+        Entry(unit(SHOP, insert("account", key), seq=seq), deadline=9.0)
+        for key, seq in ((4, 30), (5, 20), (6, 10))
+    )
+    early.unit = early.unit._replace(received_at=RECEIVED_AT - timedelta(seconds=60))
+    for each in (late, early, parked):  # what is taken over comes late, and is older
+        schedule.add(each)
+    schedule.park(parked)
+    daemon.measuring.look_at_oldest(schedule, RECEIVED_AT + timedelta(seconds=5))
+    assert daemon.value("oldest_unit_age_seconds") == 65
+    schedule.end(20)
+    daemon.measuring.look_at_oldest(schedule, RECEIVED_AT + timedelta(seconds=5))
+    assert daemon.value("oldest_unit_age_seconds") == 5
+    schedule.end(30)
+    daemon.measuring.look_at_oldest(schedule, RECEIVED_AT + timedelta(seconds=5))
+    assert daemon.value("oldest_unit_age_seconds") == 0
