@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from coordinator import __version__
@@ -144,8 +145,9 @@ def test_the_journal_is_migrated_before_the_daemons_come() -> None:
     job = one("Job", manifests, "-migrate")
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["args"] == ["migrate"]
-    secrets = job["spec"]["template"]["spec"]["volumes"][-1]["secret"]
-    assert secrets["secretName"] == "coordinator-owner"
+    volumes = job["spec"]["template"]["spec"]["volumes"]
+    secrets = {each["name"]: each["secret"]["secretName"] for each in volumes if "secret" in each}
+    assert secrets == {"secrets": "coordinator-owner", "tls": "coordinator-tls"}
     needed = [
         job,
         one("ConfigMap", manifests, "-migrate"),
@@ -168,7 +170,8 @@ def test_what_is_mounted_is_a_valid_configuration(name: str, tmp_path: Path) -> 
     for item in volume["configMap"]["items"]:
         file = tmp_path / item["path"]
         file.parent.mkdir(exist_ok=True)
-        file.write_text(data[item["key"]])
+        file.write_text(data[item["key"]].replace("/run/tls/", f"{tmp_path}/"))
+    (tmp_path / "ca.pem").write_bytes(trustme.CA().cert_pem.bytes())
     environment = {each["name"]: each["value"] for each in pod["containers"][0]["env"]}
     settings = load_settings(tmp_path / "coordinator.toml", environ=environment)
     assert settings.http.listen == "0.0.0.0:8080"
@@ -180,7 +183,7 @@ def test_only_what_is_listed_can_be_reached() -> None:
     policy = one("NetworkPolicy", rendered("everything"))["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     ports = [[each["port"] for each in rule["ports"]] for rule in policy["egress"]]
-    assert ports == [[53, 53], [5432], [27017], [9092]]
+    assert ports == [[53, 53], [5432], [27017], [9094]]
     assert all(rule["to"] for rule in policy["egress"]), "no peers would mean everybody"
     assert all(rule["from"] for rule in policy["ingress"])
     least = one("NetworkPolicy", rendered("least"))["spec"]

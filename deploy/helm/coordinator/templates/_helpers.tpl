@@ -54,6 +54,12 @@ entities.{{ $file }}: |
     secretName: {{ . }}
     defaultMode: 0440
 {{- end }}
+{{- with .root.Values.tlsSecret }}
+- name: tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
 {{- end -}}
 
 {{- define "coordinator.mounts" -}}
@@ -61,6 +67,9 @@ entities.{{ $file }}: |
 - {name: tmp, mountPath: /tmp}
 {{- with .secret }}
 - {name: secrets, mountPath: /run/secrets/coordinator, readOnly: true}
+{{- end }}
+{{- if .root.Values.tlsSecret }}
+- {name: tls, mountPath: /run/tls, readOnly: true}
 {{- end }}
 {{- end -}}
 
