@@ -3,5 +3,6 @@
 from coordinator.bootstrap.checking import check
 from coordinator.bootstrap.daemon import run_daemon
 from coordinator.bootstrap.operating import migrate, operator
+from coordinator.bootstrap.verifying import verify
 
-__all__ = ["check", "migrate", "operator", "run_daemon"]
+__all__ = ["check", "migrate", "operator", "run_daemon", "verify"]

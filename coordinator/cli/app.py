@@ -76,6 +76,39 @@ def check(config: Config = None, set_: Overrides = None) -> None:
 
 
 @app.command()
+def verify(
+    *,
+    outbox_age: Annotated[
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="How long a message may wait for Kafka."),
+    ] = 300.0,
+    looks: Annotated[
+        int, typer.Option(min=1, max=20, help="How often what looks wrong is looked at.")
+    ] = 3,
+    pause: Annotated[
+        float, typer.Option(min=0, max=600, metavar="SECONDS", help="The time between two looks.")
+    ] = 2.0,
+    page: Annotated[
+        int, typer.Option(min=1, max=10_000, metavar="ROWS", help="How much is read at a time.")
+    ] = 500,
+    config: Config = None,
+    set_: Overrides = None,
+) -> None:
+    """Prove that journal and stores agree; change nothing; exit code 1 when they do not."""
+    from coordinator.bootstrap import verify as verify_all
+    from coordinator.cli.verify import show
+
+    looking = verify_all(
+        load(config, set_),
+        outbox_age_seconds=outbox_age,
+        looks=looks,
+        pause_seconds=pause,
+        page_rows=page,
+    )
+    raise typer.Exit(show(asyncio.run(looking)))
+
+
+@app.command()
 def migrate(config: Config = None, set_: Overrides = None) -> None:
     """Make the tables of the journal and of the stores' bookkeeping, or bring them up to date."""
     from coordinator.bootstrap import migrate as migrate_journal
