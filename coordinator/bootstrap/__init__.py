@@ -2,7 +2,16 @@
 
 from coordinator.bootstrap.checking import check
 from coordinator.bootstrap.daemon import run_daemon
+from coordinator.bootstrap.explaining import explain_submissions, situation
 from coordinator.bootstrap.operating import migrate, operator
 from coordinator.bootstrap.verifying import verify
 
-__all__ = ["check", "migrate", "operator", "run_daemon", "verify"]
+__all__ = [
+    "check",
+    "explain_submissions",
+    "migrate",
+    "operator",
+    "run_daemon",
+    "situation",
+    "verify",
+]

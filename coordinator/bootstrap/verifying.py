@@ -8,6 +8,7 @@ from functools import partial
 
 from coordinator import postgres_pool
 from coordinator.bootstrap.journal import journal_dsn
+from coordinator.bootstrap.kafka_security import kafka_options
 from coordinator.bootstrap.stores import Connections, connect
 from coordinator.domain.errors import ConfigurationInvalid
 from coordinator.engine.ports import JOURNAL
@@ -55,7 +56,12 @@ async def verify(
     try:
         journal_id = await _journal_id(pool)
         connections = await connect(settings, _NAME)
-        ends = partial(partition_ends, settings.kafka.bootstrap_servers)
+        ends = partial(
+            partition_ends,
+            settings.kafka.bootstrap_servers,
+            kafka_options(settings),
+            settings.kafka.allow_plaintext,
+        )
         stores = _stores(settings, connections, journal_id)
         run = Verification(JournalReader(pool), stores, ends, rules, asyncio.sleep)
         return await run.run()

@@ -109,6 +109,38 @@ def verify(
 
 
 @app.command()
+def explain(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|UNIT_ID", help="A file of units (- is stdin), or a unit of the journal."
+        ),
+    ],
+    *,
+    topic: Annotated[
+        str | None,
+        typer.Option(help="The topic of units, where the configuration has several intakes."),
+    ] = None,
+    config: Config = None,
+    set_: Overrides = None,
+) -> None:
+    """Tell what a file of units would do, or why a unit stands where it does; change nothing."""
+    from coordinator.bootstrap import explain_submissions, situation
+    from coordinator.cli.explain import show_explained, show_situation
+    from coordinator.cli.submissions import FileUnreadable, read_file
+    from coordinator.domain.submission import is_unit_id
+
+    if what == "-" or Path(what).exists():
+        units = read_file(what)
+        explaining = explain_submissions(load(config, set_), units, topic)
+        raise typer.Exit(show_explained(asyncio.run(explaining)))
+    found = asyncio.run(situation(load(config, set_), what)) if is_unit_id(what) else None
+    if found is None:
+        raise FileUnreadable(f"{what}: there is no file and no unit of this name.")
+    show_situation(found)
+
+
+@app.command()
 def migrate(config: Config = None, set_: Overrides = None) -> None:
     """Make the tables of the journal and of the stores' bookkeeping, or bring them up to date."""
     from coordinator.bootstrap import migrate as migrate_journal

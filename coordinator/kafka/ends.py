@@ -1,8 +1,9 @@
-"""Where partitions begin and end now."""
+"""Where partitions end now."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -15,7 +16,10 @@ _REQUEST_TIMEOUT_MS = 10_000
 
 
 async def partition_ends(
-    bootstrap_servers: str, partitions: Collection[Partition]
+    bootstrap_servers: str,
+    client_options: Mapping[str, Any],
+    allow_plaintext: bool,
+    partitions: Collection[Partition],
 ) -> Mapping[Partition, int]:
     """Give the offset that the next record of each partition will have.
 
@@ -23,7 +27,9 @@ async def partition_ends(
     `StoreUnavailable` when no broker answers.
     """
     topics = sorted({topic for topic, _ in partitions})
-    facts = await describe_topics(bootstrap_servers, topics)
+    facts = await describe_topics(
+        bootstrap_servers, topics, client_options=client_options, allow_plaintext=allow_plaintext
+    )
     wanted = [
         TopicPartition(topic, number)
         for topic, number in partitions
@@ -36,6 +42,7 @@ async def partition_ends(
         group_id=None,
         enable_auto_commit=False,
         request_timeout_ms=_REQUEST_TIMEOUT_MS,
+        **client_options,
     )
     try:
         await consumer.start()
