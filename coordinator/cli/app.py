@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from coordinator.cli.configuration import Config, Overrides, load
+from coordinator.cli.dead_letters import dead_letters_app
 from coordinator.cli.keys import keys_app
 from coordinator.cli.output import show_json, show_line, show_record, show_rows
 from coordinator.cli.units import units_app
@@ -29,6 +30,7 @@ devstack_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(units_app, name="units")
+app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(keys_app, name="keys")
 app.add_typer(devstack_app, name="devstack")
 
