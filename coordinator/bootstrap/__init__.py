@@ -3,7 +3,7 @@
 from coordinator.bootstrap.checking import check
 from coordinator.bootstrap.daemon import run_daemon
 from coordinator.bootstrap.explaining import explain_submissions, situation
-from coordinator.bootstrap.operating import migrate, operator
+from coordinator.bootstrap.operating import migrate, operator, selector
 from coordinator.bootstrap.verifying import verify
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "migrate",
     "operator",
     "run_daemon",
+    "selector",
     "situation",
     "verify",
 ]

@@ -17,6 +17,7 @@ from coordinator.engine.ports import JOURNAL
 from coordinator.engine.units_api import UnitsApi
 from coordinator.journal.migrate import pending
 from coordinator.journal.operators import JournalOperators
+from coordinator.journal.selection import JournalSelection
 from coordinator.kafka.topics import describe_topics
 from coordinator.mapping import load_entities
 from coordinator.participants.mongodb import bookkeeping as mongodb_bookkeeping
@@ -73,6 +74,19 @@ async def _limits(settings: Settings) -> dict[str, int]:
 @asynccontextmanager
 async def operator(settings: Settings) -> AsyncIterator[UnitsApi]:
     """Give the operator's verbs on the journal, with or without a running daemon."""
+    async with _operators_pool(settings) as pool:
+        yield JournalOperators(pool, announcer(settings, await _limits(settings)))
+
+
+@asynccontextmanager
+async def selector(settings: Settings) -> AsyncIterator[JournalSelection]:
+    """Find units of the journal by what they have in common."""
+    async with _operators_pool(settings) as pool:
+        yield JournalSelection(pool)
+
+
+@asynccontextmanager
+async def _operators_pool(settings: Settings) -> AsyncIterator[postgres_pool.Pool]:
     pool = await postgres_pool.open_pool(journal_dsn(settings), "coordinator/operator", max_size=2)
     try:
         async with postgres_pool.connected(pool, JOURNAL) as connection:
@@ -80,6 +94,6 @@ async def operator(settings: Settings) -> AsyncIterator[UnitsApi]:
                 raise ConfigurationInvalid(
                     ["journal: its tables are not there yet; run `coordinator migrate`"]
                 )
-        yield JournalOperators(pool, announcer(settings, await _limits(settings)))
+        yield pool
     finally:
         await postgres_pool.close_pool(pool)

@@ -24,7 +24,7 @@ from coordinator.journal.open_units import problem_of
 from coordinator.journal.packing import pack
 from coordinator.journal.session import own_statement, reading
 
-_COLUMNS = (
+COLUMNS = (
     "u.seq, u.id, u.digest, u.status, u.worker, u.plan, u.stores, u.received_at, u.deadline_at,"
     ' u.topic, u.partition, u."offset", u.metadata, u.reply_to, u.traceparent,'
     " u.cancel_requested, u.cause, u.problem, u.outcome, u.finished_at"
@@ -45,20 +45,20 @@ class JournalOperators:
         """Give one unit, or None when the journal does not know it."""
         async with reading(self._pool) as connection:
             row = await connection.fetchrow(
-                f"SELECT {_COLUMNS} FROM coordinator.units u WHERE u.id = $1", unit_id
+                f"SELECT {COLUMNS} FROM coordinator.units u WHERE u.id = $1", unit_id
             )
-        return None if row is None else _view(row)
+        return None if row is None else view(row)
 
     async def list(self, status: str | None, limit: int) -> Sequence[UnitView]:
         """Give up to ``limit`` units, the oldest first; all statuses when ``status`` is None."""
         async with reading(self._pool) as connection:
             rows = await connection.fetch(
-                f"SELECT {_COLUMNS} FROM coordinator.units u"
+                f"SELECT {COLUMNS} FROM coordinator.units u"
                 " WHERE $1::text IS NULL OR u.status = $1 ORDER BY u.seq LIMIT $2",
                 status,
                 limit,
             )
-        return [_view(row) for row in rows]
+        return [view(row) for row in rows]
 
     async def retry(self, unit_id: str, reason: str | None) -> UnitView:
         """Let a parked unit's compensation run again (F11)."""
@@ -145,7 +145,7 @@ class JournalOperators:
     async def _held(self, connection: postgres_pool.Connection, unit_id: str) -> Mapping[str, Any]:
         with own_statement():
             row: Mapping[str, Any] | None = await connection.fetchrow(
-                f"SELECT {_COLUMNS} FROM coordinator.units u WHERE u.id = $1 FOR UPDATE", unit_id
+                f"SELECT {COLUMNS} FROM coordinator.units u WHERE u.id = $1 FOR UPDATE", unit_id
             )
         if row is None:
             raise UnitUnknown(unit_id)
@@ -180,7 +180,8 @@ def _moved(row: Mapping[str, Any], transition: Transition, verb: str) -> Status:
     return next_status(status, transition)
 
 
-def _view(row: Mapping[str, Any]) -> dict[str, Any]:
+def view(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a unit's row, of `COLUMNS`, as it is shown."""
     problem: Problem | None = problem_of(row["problem"])
     cause: Problem | None = problem_of(row["cause"])
     return {
