@@ -111,6 +111,32 @@ def verify(
 
 
 @app.command()
+def doctor(
+    problems: Annotated[bool, typer.Option("--problems", help="Only what is not well.")] = False,
+    config: Config = None,
+    set_: Overrides = None,
+) -> None:
+    """Examine servers, rights, topics and their settings; exit code 1 when something fails."""
+    from coordinator.bootstrap import doctor as examine
+    from coordinator.domain.diagnosis import Health
+
+    found = asyncio.run(examine(load(config, set_)))
+    rows = [
+        {
+            "health": each.health.value,
+            "subject": each.subject,
+            "detail": each.detail,
+            "remedy": each.remedy,
+        }
+        for each in found
+        if not (problems and each.health is Health.OK)
+    ]
+    columns = ("health", "subject", "detail", "remedy")
+    show_rows(rows, columns, empty="All is well.")
+    raise typer.Exit(1 if any(each.health is Health.FAIL for each in found) else 0)
+
+
+@app.command()
 def explain(
     what: Annotated[
         str,

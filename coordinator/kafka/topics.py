@@ -56,7 +56,7 @@ async def describe_topics(
     Changes nothing. Raises `StoreUnavailable` when no broker answers or one refuses to tell, and
     `ConfigurationInvalid` when the brokers name others that must not be spoken to unprotected.
     """
-    async with _admin(bootstrap_servers, client_options or {}, allow_plaintext) as admin:
+    async with admin_client(bootstrap_servers, client_options or {}, allow_plaintext) as admin:
         return await _facts(admin, names)
 
 
@@ -80,7 +80,7 @@ async def ensure_topics(
     then have been made.
     """
     names = list(dict.fromkeys(names))
-    async with _admin(bootstrap_servers, client_options or {}, allow_plaintext) as admin:
+    async with admin_client(bootstrap_servers, client_options or {}, allow_plaintext) as admin:
         facts = await _facts(admin, names)
         missing = [name for name in names if name not in facts]
         if missing and not create:
@@ -108,9 +108,10 @@ async def ensure_topics(
 
 
 @asynccontextmanager
-async def _admin(
+async def admin_client(
     bootstrap_servers: str, client_options: Mapping[str, Any], allow_plaintext: bool
 ) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Lend a connected admin client; an error of the brokers is `StoreUnavailable`."""
     admin = AIOKafkaAdminClient(
         bootstrap_servers=bootstrap_servers,
         request_timeout_ms=_REQUEST_TIMEOUT_SECONDS * 1000,
