@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from coordinator.cli.configuration import Config, Overrides, load
-from coordinator.cli.output import is_terminal, show_json, show_line, show_record, show_rows
+from coordinator.cli.output import is_terminal, show_json, show_record, show_rows, show_text
 from coordinator.cli.times import milliseconds_since
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _change(
             show_rows(rows, _COLUMNS, empty="There is no such dead letter.")
             return True
         if not found:
-            show_line("There is no such dead letter.") if is_terminal() else None
+            show_text("There is no such dead letter.") if is_terminal() else None
             return True
         if not yes and not await asyncio.to_thread(_confirmed, f"{what} {len(found)} letters?"):
             return False
@@ -181,7 +181,7 @@ def _confirmed(question: str) -> bool:
 def _tell(told: dict[str, str]) -> None:
     if is_terminal():
         detail = f": {told['detail']}" if told["detail"] else ""
-        show_line(f"{told['letter']} {told['result']}{detail}")
+        show_text(f"{told['letter']} {told['result']}{detail}")
     else:
         show_json(told)
 

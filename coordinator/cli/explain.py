@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from coordinator.cli.output import is_terminal, show_json, show_line, show_rows
+from coordinator.cli.output import is_terminal, show_json, show_rows, show_text
 
 if TYPE_CHECKING:
     from coordinator.domain.situation import Situation
@@ -28,9 +28,9 @@ def show_situation(of: Situation) -> None:
 
     lines = sentences(of)
     if is_terminal():
-        show_line(f"Unit {of.unit}")
+        show_text(f"Unit {of.unit}")
         for line in lines:
-            show_line(f"  {line}")
+            show_text(f"  {line}")
         return
     owner = of.owner
     show_json(
@@ -60,34 +60,34 @@ def show_situation(of: Situation) -> None:
 
 def _show_one(one: dict[str, Any]) -> None:
     if one["verdict"] != "admitted":
-        show_line(f"{one['unit'] or 'A record without an id'}: {_SAYS[one['verdict']]}")
+        show_text(f"{one['unit'] or 'A record without an id'}: {_SAYS[one['verdict']]}")
         error = one.get("error")
         for each in error.get("details", [error]) if error else ():
             path = f"{each['path']}: " if each.get("path") else ""
-            show_line(f"  {each['code']}: {path}{each['message']}")
+            show_text(f"  {each['code']}: {path}{each['message']}")
         return
-    show_line(f"{one['unit']}: would be admitted. Its operations act in this order:")
+    show_text(f"{one['unit']}: would be admitted. Its operations act in this order:")
     show_rows(
         [{**each, "expects": ", ".join(each["expects"])} for each in one["order"]],
         ("position", "submitted_as", "op", "entity", "key", "store", "expects"),
         empty="",
     )
     for branch in one["branches"]:
-        show_line(f"Branch at {branch['store']}, commits {branch['commits']}:")
+        show_text(f"Branch at {branch['store']}, commits {branch['commits']}:")
         for statement in branch["statements"]:
-            show_line(f"  {statement}")
-    show_line("Locks:")
+            show_text(f"  {statement}")
+    show_text("Locks:")
     for lock in one["locks"]:
-        show_line(f"  {lock['entity']} {lock['key']}: {lock['mode']}")
-    show_line("Undo, if a store refuses:")
+        show_text(f"  {lock['entity']} {lock['key']}: {lock['mode']}")
+    show_text("Undo, if a store refuses:")
     for each in reversed(one["order"]):
-        show_line(f"  {each['op']} of {each['entity']} {each['key']}: {each['undo']}")
-    show_line("It would be refused if:")
+        show_text(f"  {each['op']} of {each['entity']} {each['key']}: {each['undo']}")
+    show_text("It would be refused if:")
     for each in one["order"]:
         for refusal in each["may_be_refused"]:
             what = f"{each['op']} of {each['entity']} {each['key']}"
-            show_line(f"  {what}: {refusal['when']} ({refusal['code']})")
-    show_line(f"  it is not committed within {one['timeout_ms']} ms (deadline_exceeded)")
+            show_text(f"  {what}: {refusal['when']} ({refusal['code']})")
+    show_text(f"  it is not committed within {one['timeout_ms']} ms (deadline_exceeded)")
 
 
 _SAYS = {

@@ -20,6 +20,11 @@ def show_line(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def show_text(text: str) -> None:
+    """Write a line that holds what a stranger chose: no control reaches the terminal."""
+    show_line(one_line(text))
+
+
 def show_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, empty: str) -> None:
     """Show rows: all members as JSON lines, or the named columns as a table.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from coordinator.cli.output import is_terminal, show_json, show_line, show_rows
+from coordinator.cli.output import is_terminal, show_json, show_rows, show_text
 from coordinator.cli.times import seconds_of
 from coordinator.domain.lifecycle import FINAL_STATUSES, Status
 
@@ -132,7 +132,7 @@ async def _act(
                 good, detail = False, str(error)
             result = "left" if detail else "done"
             if is_terminal():
-                show_line(f"{unit_id} {result}{': ' + detail if detail else ''}")
+                show_text(f"{unit_id} {result}{': ' + detail if detail else ''}")
             else:
                 show_json({"unit": unit_id, "result": result, "detail": detail})
     return good
@@ -169,7 +169,7 @@ def _tell(view: UnitView) -> None:
     why = view.get("problem") or view.get("cause")
     if is_terminal():
         detail = f": {why['code']}: {why['message']}" if why else ""
-        show_line(f"{view['unit']} {view['status']}{detail}")
+        show_text(f"{view['unit']} {view['status']}{detail}")
     else:
         show_json(dict(view))
     sys.stdout.flush()

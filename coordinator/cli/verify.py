@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinator.cli.output import is_terminal, show_json, show_line
+from coordinator.cli.output import is_terminal, show_json, show_text
 
 if TYPE_CHECKING:
     from coordinator.engine.verification import Verified
@@ -20,9 +20,9 @@ def show(verified: Verified) -> int:
         names = [f"unit {one['unit']}" if one["unit"] else "", one["subject"] or ""]
         place = ", ".join(filter(None, names))
         at = f" at {one['store']}" if one["store"] else ""
-        show_line(f"{one['kind']}: {place}{at}")
+        show_text(f"{one['kind']}: {place}{at}")
         for text in filter(None, (one["detail"], one["meaning"], f"→ {one['remedy']}")):
-            show_line(f"    {text}")
+            show_text(f"    {text}")
     looked_at = {
         "verified": not found,
         "found": len(found),
@@ -36,8 +36,8 @@ def show(verified: Verified) -> int:
         return 1 if found else 0
     much = f"{verified.units} units, {verified.records} undo records, {verified.locks} locks"
     if not found:
-        show_line(f"Everything agrees: {much} compared.")
+        show_text(f"Everything agrees: {much} compared.")
         return 0
     more = " There may be more: too many were found." if verified.stopped_early else ""
-    show_line(f"{len(found)} discrepancies; {much} compared.{more}")
+    show_text(f"{len(found)} discrepancies; {much} compared.{more}")
     return 1

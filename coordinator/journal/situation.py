@@ -13,14 +13,11 @@ from coordinator.journal.open_units import problem_of
 from coordinator.journal.session import reading
 
 _BLOCKERS_SHOWN_MAX = 10
-_OWNER = (
-    "{unit}.worker, {worker}.name, {worker}.fenced, {worker}.id IS NOT NULL AS is_known,"
-    " {beat}.expires_at"
-)
+_OWNER = "w.id AS worker, w.name, w.fenced, h.expires_at"
 _UNIT = (
     "SELECT u.seq, u.id, u.status, u.received_at, u.deadline_at, u.finished_at, u.stores, u.cause,"
     " u.problem, u.cancel_requested, u.swept, clock_timestamp() AS now,"
-    f" {_OWNER.format(unit='u', worker='w', beat='h')}"
+    f" {_OWNER}"
     " FROM coordinator.units u LEFT JOIN coordinator.workers w ON w.id = u.worker"
     " LEFT JOIN coordinator.heartbeats h ON h.worker = u.worker WHERE u.id = $1"
 )
@@ -30,7 +27,7 @@ _CONFLICTING = (
 )
 _BLOCKERS = (
     "SELECT o.id, o.status, o.received_at, other.entity, other.key, other.exclusive,"
-    f" {_OWNER.format(unit='o', worker='w', beat='h')}"
+    f" {_OWNER}"
     f"{_CONFLICTING} AND other.seq < mine.seq"
     " JOIN coordinator.units o ON o.seq = other.seq"
     " LEFT JOIN coordinator.workers w ON w.id = o.worker"
@@ -92,6 +89,6 @@ async def situation_of(
 
 
 def _owner(row: Mapping[str, Any]) -> Owner | None:
-    if not row["is_known"]:
+    if row["worker"] is None:
         return None
     return Owner(row["worker"], row["name"], row["expires_at"], row["fenced"])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 from coordinator.domain.discrepancies import FenceFacts, RecordFacts
 from coordinator.engine.verification import Place
-from coordinator.postgres_pool import Pool, connected
+from coordinator.postgres_pool import Connection, Pool, connected
 
 _PAGE = """
 SELECT unit_id, digest, state FROM coordinator.undo
@@ -39,23 +39,33 @@ class PostgresReader:
         self, after: Place | None, limit: int
     ) -> tuple[Sequence[RecordFacts], Place | None]:
         """Read a page of undo records and tombstones, by unit id."""
-        rows = await self._fetch(_PAGE, *(after or ("",)), limit)
-        return [RecordFacts(*row) for row in rows], (
-            (rows[-1]["unit_id"],) if len(rows) == limit else None
-        )
+        (first,) = after or ("",)
+        async with self._connected() as connection:
+            if connection is None:
+                return [], None
+            rows = await connection.fetch(_PAGE, self._journal_id, first, limit)
+        last = (rows[-1]["unit_id"],) if len(rows) == limit else None
+        return [RecordFacts(*row) for row in rows], last
 
     async def records_of(self, ids: Collection[str]) -> Mapping[str, RecordFacts]:
         """Read the records of these units."""
-        rows = await self._fetch(_OF, list(ids))
+        async with self._connected() as connection:
+            if connection is None:
+                return {}
+            rows = await connection.fetch(_OF, self._journal_id, list(ids))
         return {row["unit_id"]: RecordFacts(*row) for row in rows}
 
     async def fences(self) -> Sequence[FenceFacts]:
         """Read the fences of the journal's workers here."""
-        return [FenceFacts(*row) for row in await self._fetch(_FENCES)]
-
-    async def _fetch(self, statement: str, *arguments: Any) -> Sequence[Any]:
-        async with connected(self._pool, self._store) as connection:
-            if not await connection.fetchval("SELECT to_regclass('coordinator.bookkeeping')"):
+        async with self._connected() as connection:
+            if connection is None:
                 return []
-            rows: Sequence[Any] = await connection.fetch(statement, self._journal_id, *arguments)
-        return rows
+            rows = await connection.fetch(_FENCES, self._journal_id)
+        return [FenceFacts(*row) for row in rows]
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection | None]:
+        """Lend a connection; None where our tables are not made yet."""
+        async with connected(self._pool, self._store) as connection:
+            is_there = await connection.fetchval("SELECT to_regclass('coordinator.bookkeeping')")
+            yield connection if is_there else None
