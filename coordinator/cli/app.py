@@ -19,7 +19,6 @@ from coordinator.cli.units import units_app
 app = typer.Typer(
     help="Applies units of work over PostgreSQL and MongoDB, submitted by Kafka.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -97,7 +97,7 @@ def _explain(submission: Submission, mapping: EntityMapping, pivot_store: str | 
 
 def _mode(lock: LockRequest) -> str:
     if lock.increment:
-        return "exclusive, but shared with units that only count it as well"
+        return "increment"  # exclusive, but shared within a batch by units that only count the key
     return "exclusive" if lock.exclusive else "shared"
 
 

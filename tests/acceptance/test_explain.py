@@ -31,7 +31,7 @@ async def test_a_file_is_explained_and_nothing_is_done(world: World) -> None:
         "with the journal, last",
     ]
     assert told["locks"] == [
-        {"entity": "account", "key": str(account), "mode": "exclusive"},
+        {"entity": "account", "key": str(account), "mode": "increment"},
         {"entity": "wallet", "key": f'"{wallet}"', "mode": "exclusive"},
     ]
     assert "set note back" in told["order"][1]["undo"]

@@ -111,6 +111,19 @@ def test_the_version_needs_no_configuration(shell: Shell) -> None:
     assert shell.loaded == []
 
 
+def test_the_shell_completes_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the installed script asks for when somebody has typed ``coordinator dead-letters d``."""
+    monkeypatch.setenv("_COORDINATOR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "coordinator dead-letters d")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setattr(sys, "argv", ["coordinator"])
+    with pytest.raises(SystemExit) as leaving:
+        entry.main()
+    assert (leaving.value.code, capsys.readouterr().out.split()) == (0, ["discard"])
+
+
 def test_wrong_configuration_gives_two_and_every_mistake_a_line(shell: Shell) -> None:
     assert shell.run("check", "--config", "wrong.toml") == (
         2,
