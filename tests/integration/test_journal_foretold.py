@@ -286,8 +286,8 @@ async def test_a_deferred_constraint_refuses_its_unit_only(place: Place) -> None
     assert list(concluded.ended) == [units[0].seq, units[1].seq]
 
 
-async def test_sharers_of_a_row_are_foretold_one_after_the_other(place: Place) -> None:
-    """F14, I8: one statement writes the sum, and each is told as if it had been alone."""
+async def test_sharers_of_a_row_are_not_foretold(place: Place) -> None:
+    """A rule of the table may judge what stands in between; each is told as if it were alone."""
     amounts = ("1.5", "2", "-3.25")
     units = [
         await place.admit(
@@ -300,7 +300,7 @@ async def test_sharers_of_a_row_are_foretold_one_after_the_other(place: Place) -
     writes = forecast.decide("ledger", units, images)
     assert set(writes.values()) == {None}
     preview = Preview(images, rows, writes, chained=forecast.chained)
-    # The second has stayed behind: what was foretold of the third does not hold.
+    # The second has stayed behind: what was forecast of the third does not hold.
     concluded = await place.conclude([units[0], units[2]], preview)
     assert set(concluded.ended) == {units[0].seq, units[2].seq}
     assert place.tables.steps == 1
@@ -317,7 +317,7 @@ async def test_sharers_of_a_row_are_foretold_one_after_the_other(place: Place) -
     )
     concluded = await place.conclude(more, preview)
     assert set(concluded.ended) == {each.seq for each in more}
-    assert place.tables.steps == 1
+    assert place.tables.steps == 2
     told = [(before["money"], after["money"]) for _, before, after in await place.events()]
     assert told == [
         ("100.00", "101.50"),

@@ -1132,11 +1132,23 @@ async def test_shares_are_swept_with_their_last_unit(place: Place) -> None:
     assert shares.count_documents({}) == 0
 
 
-async def test_a_validator_names_the_sharer_that_breaks_it(place: Place) -> None:
-    """Rule 9: of one write for several units it is known who is to blame."""
-    place.put(STORED)
-    place.client[place.name].command({"collMod": "things", "validator": {"n": {"$lte": 10}}})
-    units = [count(amount) for amount in (3, 4, 1)]
-    with pytest.raises(BatchRefused) as caught:
-        await place.participant.apply(0, units)
-    assert set(caught.value.refusals) == {units[1].seq}
+@pytest.mark.parametrize("rule", ["validator", "unique index"])
+async def test_a_collection_that_judges_what_stands_between_is_not_shared(
+    place: Place, rule: str
+) -> None:
+    """The sum of all three would do; but one after the other, the second is refused."""
+    place.things.insert_many([{"_id": "k", "n": 0, "version": 1}, {"_id": "x", "n": 6}])
+    if rule == "validator":
+        where = {"n": {"$lte": 5}}
+        place.client[place.name].command({"collMod": "things", "validator": where})
+        place.things.delete_one({"_id": "x"})
+    else:
+        place.things.create_index("n", unique=True)
+    first, second, third = [
+        one(update("thing", "k", increment={"n": delta})) for delta in (4, 2, -5)
+    ]
+    applied = await place.participant.apply(0, [first, second, third])
+    assert (list(applied.done), applied.behind) == ([first.seq], {second.seq, third.seq})
+    with pytest.raises(BatchRefused):
+        await place.participant.apply(0, [second])
+    assert place.things.find_one({"_id": "k"}) == {"_id": "k", "n": 4, "version": 2}

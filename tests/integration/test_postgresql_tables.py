@@ -19,6 +19,8 @@ from coordinator.domain.errors import BatchRefused, ErrorCode, StoreBusy
 from coordinator.domain.operation import Unit
 from coordinator.domain.sharing import Line
 from coordinator.domain.values import Alien, JsonText
+from coordinator.participants.postgresql.row_rules import has_rules
+from coordinator.participants.postgresql.statements import Table
 from coordinator.participants.postgresql.tables import Tables, TableWork
 from coordinator.postgres_pool import Pool, open_pool, transaction
 from tests.live_columns import columns_of
@@ -759,3 +761,58 @@ async def test_sharers_stay_behind_one_whose_write_is_refused(pool: Pool) -> Non
     assert (set(work.done), set(work.failing), set(work.behind)) == ({1}, {2}, {3})
     row = await pool.fetchrow("SELECT balance, version FROM accounts WHERE id = 2")
     assert tuple(row) == (Decimal(15), 2)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "ALTER TABLE accounts ADD CHECK (balance <= 15) NOT VALID;",
+        "ALTER TABLE accounts ADD CHECK (balance <> 16) NOT VALID;",
+        "INSERT INTO accounts (id, balance, version) VALUES (77, 16, 99);"
+        "CREATE UNIQUE INDEX ON accounts (balance) WHERE balance BETWEEN 15.5 AND 17;",
+        "CREATE FUNCTION judged() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.balance = 16 THEN RAISE 'not that' USING ERRCODE = '23514'; END IF;"
+        " RETURN NEW; END $$;"
+        "CREATE TRIGGER judged AFTER UPDATE ON accounts FOR EACH ROW EXECUTE FUNCTION judged();",
+    ],
+    ids=["check", "one value", "unique", "trigger"],
+)
+async def test_what_stands_between_sharers_is_judged_by_the_tables_rules(
+    pool: Pool, rule: str
+) -> None:
+    """The sum of all three would do; but one after the other, the second is refused."""
+    shop = await accounts(pool, rule)
+    await pool.execute("UPDATE accounts SET balance = 10, version = 1 WHERE id = 2")
+    units = [
+        unit(shop, update("account", 2, increment={"balance": Decimal(amount)}), seq=seq)
+        for seq, amount in enumerate((4, 2, -5), 1)
+    ]
+    work = await apply_shared(pool, Tables(STORE), units)
+    assert (set(work.done), set(work.failing), set(work.behind)) == ({1}, {2}, {3})
+    row = await pool.fetchrow("SELECT balance, version FROM accounts WHERE id = 2")
+    assert tuple(row) == (Decimal(14), 2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "judged"),
+    [
+        ("", False),
+        ("ALTER TABLE plain ADD CHECK (a <> 'x');", True),
+        ("CREATE UNIQUE INDEX ON plain (n);", True),
+        ("CREATE UNIQUE INDEX ON plain (a);", False),
+        ("CREATE UNIQUE INDEX ON plain ((n + 1));", True),
+        ("ALTER TABLE plain ADD FOREIGN KEY (n) REFERENCES other (id);", True),
+        ("ALTER TABLE plain ENABLE ROW LEVEL SECURITY;", True),
+        ("CREATE DOMAIN few AS integer; ALTER TABLE plain ALTER n TYPE few;", True),
+        ("ALTER TABLE plain ADD EXCLUDE USING btree (a WITH =);", True),
+        ("CREATE RULE quiet AS ON UPDATE TO plain DO ALSO SELECT 1;", True),
+    ],
+)
+async def test_which_tables_have_rules_of_their_own(pool: Pool, rule: str, judged: bool) -> None:
+    await pool.execute(
+        "CREATE TABLE other (id integer PRIMARY KEY);"
+        "CREATE TABLE plain (id integer PRIMARY KEY, n integer NOT NULL, a text);" + rule
+    )
+    async with pool.acquire() as connection:
+        table = Table("public", "plain", "id", ())
+        assert await has_rules(connection, table, {"n", "version"}) is judged

@@ -87,3 +87,37 @@ async def _create(driver: Driver, store: str, command: Mapping[str, Any]) -> Non
         if isinstance(error, OperationFailure) and error.code == NAMESPACE_EXISTS:
             return
         raise translate(store, error) from error
+
+
+async def collections_with_rules(
+    driver: Driver, counted: Mapping[str, Collection[str]]
+) -> frozenset[str]:
+    """Say which of these collections judge a document at every write: by validator or unique index.
+
+    ``counted`` are the fields that are written, by collection. What cannot be asked is taken to
+    have rules.
+    """
+    try:
+        present = {each["name"]: each for each in await driver.list_collections()}
+        return frozenset(
+            [
+                name
+                for name, fields in counted.items()
+                if "validator" in present.get(name, _UNKNOWN)["options"]
+                or await _is_unique(driver, name, fields)
+            ]
+        )
+    except (*DRIVER_ERRORS, KeyError):
+        return frozenset(counted)
+
+
+_UNKNOWN: Final[Mapping[str, Any]] = {"options": {"validator": None}}
+
+
+async def _is_unique(driver: Driver, collection: str, fields: Collection[str]) -> bool:
+    command = {"listIndexes": collection, "maxTimeMS": _STATEMENT_TIMEOUT_MS}
+    indexes = (await driver.run(command))["cursor"]["firstBatch"]
+    return any(
+        each.get("unique") and any(name.partition(".")[0] in fields for name in each["key"])
+        for each in indexes
+    )

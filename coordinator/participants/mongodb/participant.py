@@ -24,6 +24,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final
 
+from coordinator.domain.decide import ImageKey
 from coordinator.domain.errors import (
     BatchRefused,
     ErrorCode,
@@ -182,7 +183,7 @@ class MongodbParticipant:
                 where = each.condition()
                 raws = await transaction.find(each.shape.collection, where, _bytes_max(units))
                 documents.take(each, raws)
-            sharing = self._sharing(units, found)
+            sharing = await self._sharing(units, found)
             branches, refused = decide(self._store, self._identity(), fresh, documents, sharing)
             self._check_size(branches)
             if precisely:
@@ -203,13 +204,33 @@ class MongodbParticipant:
         behind = frozenset[int]() if sharing is None else frozenset(sharing.behind)
         return Applied(done=done, refused=refused, blocked=blocked, behind=behind)
 
-    def _sharing(self, units: Sequence[Unit], found: Mapping[str, StoredUndo]) -> Sharing | None:
+    async def _sharing(
+        self, units: Sequence[Unit], found: Mapping[str, StoredUndo]
+    ) -> Sharing | None:
         line = Line.of(units, self._store)
         if line is None:
             return None
+        await self._part_where_judged(line, units)
         # Nobody joins those whom an earlier attempt has applied, or a compensation has stopped.
         line.stop_all(unit for unit in units if unit.id in found)
         return Sharing(line, self._store, self._journal_id)
+
+    async def _part_where_judged(self, line: Line, units: Sequence[Unit]) -> None:
+        """Let only the first on a key go where a collection judges what stands in between."""
+        keys: dict[ImageKey, Unit] = {}
+        counted: dict[str, set[str]] = {}
+        for unit in units:
+            for _, operation in unit.branch(self._store):
+                at = (operation.entity, operation.key_text)
+                if at in line.keys:
+                    keys.setdefault(at, unit)
+                    entity = unit.mapping.entities[operation.entity]
+                    written = {*(operation.increment or ()), entity.version or ""}
+                    counted.setdefault(entity.table, set()).update(written)
+        judged = await bookkeeping.collections_with_rules(self._driver, counted)
+        for (name, _), unit in keys.items():
+            if unit.mapping.entities[name].table in judged:
+                line.stop(unit)
 
     async def _again(
         self, transaction: Transaction, units: Sequence[Unit], found: Mapping[str, StoredUndo]

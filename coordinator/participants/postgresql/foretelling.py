@@ -5,9 +5,9 @@ holds and whose version is the one that was read, write them, and compare what c
 was foretold. So a foretelling is never believed: where it does not come true, nothing has happened,
 and the batch goes the usual way, which reads what the store has made of each row.
 
-Foretold are updates of rows by one set of columns, the usual case; units that share a row follow
-each other, and the row is written once. Refuses everything else, and
-columns whose text the store forms in a way of its own (json, padded characters, short floats).
+Foretold are updates of rows by one set of columns, the usual case. Refuses everything else, rows
+that are written twice, and columns whose text the store forms in a way of its own (json, padded
+characters, short floats).
 """
 
 from __future__ import annotations
@@ -91,10 +91,10 @@ class Foretelling:
                 rows.begin(table, self._columns(table, write))
             elif table is not rows.table or _columns(write) != rows.columns:
                 raise _Unknown
-            known = rows.known.get(at)
-            if known is None:
-                known = rows.add(at, table, write, row.version)
-            before, after = known, rows.write(at, table, write)
+            if at in rows.known:
+                raise _Unknown  # a rule of the table may judge what stands in between
+            before = rows.add(at, table, write, row.version)
+            after = rows.write(at, table, write)
             acts.append(_done(table, write, before, after))
         return tuple(acts)
 

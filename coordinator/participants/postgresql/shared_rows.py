@@ -2,17 +2,19 @@
 
 Pure. In the pivot nothing is uncommitted but its own transaction, so sharers are decided one after
 the other, each on what the former leaves; what is written is the sum, and what is told of each is
-foretold. That holds only where a row becomes what was written and nothing else. A trigger, or a
-generated column, may do more at every write: whether it did is seen in the row that comes back,
-and then its table is written one unit after the other, from that time on.
+foretold. That holds only where nobody judges what stands in between, and a row becomes what was
+written and nothing else. A table with rules of its own (`row_rules`) or with generated columns is
+written one unit after the other; and so is one whose row has come back as something else, from that
+time on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from coordinator.domain.decide import Image, ImageKey
+from coordinator.domain.operation import Unit
 from coordinator.domain.sharing import Line
 from coordinator.participants.postgresql.mapped_table import Texts
 from coordinator.participants.postgresql.waves import Step, spread
@@ -22,16 +24,29 @@ class SharedRows:
     """The shared rows of one store in one transaction.
 
     ``one_by_one`` names the entities whose rows are more than what was written; it is the
-    caller's, who keeps it for the next batch.
+    caller's, who keeps it for the next batch. ``ruled`` are those that have rules now.
     """
 
     def __init__(self, line: Line, store: str, one_by_one: set[str]) -> None:
         self.line = line
         self._store = store
         self._one_by_one = one_by_one
+        self.ruled: set[str] = set()
         self._chains: dict[ImageKey, list[Step]] = {}
         self._ends: list[tuple[Step, Texts | None]] = []
         self._singly: set[ImageKey] = set()
+
+    def counters(self, units: Iterable[Unit]) -> dict[str, set[str]]:
+        """Give the columns of shared rows that these units count, by entity."""
+        found: dict[str, set[str]] = {}
+        for unit in units:
+            for _, operation in unit.branch(self._store):
+                if (operation.entity, operation.key_text) in self.line.keys:
+                    columns = found.setdefault(operation.entity, set())
+                    columns.update(operation.increment or ())
+                    version = unit.mapping.entities[operation.entity].version
+                    columns.update(() if version is None else (version,))
+        return found
 
     def begin(self) -> None:
         """Begin a part of the batch."""
@@ -88,7 +103,8 @@ class SharedRows:
     def _is_one_by_one(self, step: Step) -> bool:
         if any(column.generated for column in step.table.statements.table.columns):
             return True
-        return step.write.operation.entity in self._one_by_one
+        entity = step.write.operation.entity
+        return entity in self._one_by_one or entity in self.ruled
 
 
 def _only(end: Step, before: Texts | None, after: Texts | None) -> bool:

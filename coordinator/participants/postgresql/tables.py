@@ -44,6 +44,7 @@ from coordinator.participants.postgresql.mapped_table import (
     mapped_table,
 )
 from coordinator.participants.postgresql.row_locks import lock_rows
+from coordinator.participants.postgresql.row_rules import has_rules
 from coordinator.participants.postgresql.shared_rows import SharedRows
 from coordinator.participants.postgresql.statements import RowLock
 from coordinator.participants.postgresql.step_values import columnwise, done_of
@@ -231,10 +232,20 @@ class _Batch:
             self.work.busy |= busy
             self._stop(unit for unit in units if unit.seq in busy)
             units = [unit for unit in units if unit.seq not in busy]
+        if self._shared is not None:
+            await self._look_for_rules(self._shared, mapping, units)
         if self._carefully:
             await self._write_in_parts(units)
         else:
             await self._write_units(units)
+
+    async def _look_for_rules(
+        self, shared: SharedRows, mapping: EntityMapping, units: Sequence[Unit]
+    ) -> None:
+        for name, columns in shared.counters(units).items():
+            table = mapped_table(mapping, name).statements.table
+            if await has_rules(self._connection, table, columns):
+                shared.ruled.add(name)
 
     async def _write_units(self, units: Sequence[Unit]) -> None:
         levels: list[list[Step]] = []
