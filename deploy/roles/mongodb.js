@@ -1,0 +1,11 @@
+// Run by an administrator with mongosh; again after every change of the mapping. Then
+// make a user for each role, once:
+//   db.createUser({user: "coordinator_run", pwd: passwordPrompt(), roles: ["coordinator_run"]})
+db = db.getSiblingDB("app")
+function role(name, privileges) {
+  if (db.getRole(name)) db.updateRole(name, {privileges, roles: []})
+  else db.createRole({role: name, privileges, roles: []})
+}
+role("coordinator_migrate", [{"resource": {"db": "app", "collection": ""}, "actions": ["listCollections"]}, {"resource": {"db": "app", "collection": "orders"}, "actions": ["createCollection"]}, {"resource": {"db": "app", "collection": "carts"}, "actions": ["createCollection"]}, {"resource": {"db": "app", "collection": "holds"}, "actions": ["createCollection"]}, {"resource": {"db": "app", "collection": "_coordinator_undo"}, "actions": ["createCollection"]}, {"resource": {"db": "app", "collection": "_coordinator_fences"}, "actions": ["createCollection"]}, {"resource": {"db": "app", "collection": "_coordinator_shares"}, "actions": ["createCollection"]}, {"resource": {"db": "app", "collection": "_coordinator_shares"}, "actions": ["createIndex"]}])
+role("coordinator_run", [{"resource": {"db": "app", "collection": ""}, "actions": ["listCollections"]}, {"resource": {"db": "app", "collection": "orders"}, "actions": ["find", "insert", "remove", "update", "listIndexes"]}, {"resource": {"db": "app", "collection": "carts"}, "actions": ["find", "insert", "remove", "update", "listIndexes"]}, {"resource": {"db": "app", "collection": "holds"}, "actions": ["find", "insert", "remove", "update", "listIndexes"]}, {"resource": {"db": "app", "collection": "_coordinator_undo"}, "actions": ["find", "insert", "remove", "update"]}, {"resource": {"db": "app", "collection": "_coordinator_fences"}, "actions": ["find", "insert", "remove", "update"]}, {"resource": {"db": "app", "collection": "_coordinator_shares"}, "actions": ["find", "insert", "remove", "update"]}])
+role("coordinator_read", [{"resource": {"db": "app", "collection": ""}, "actions": ["listCollections"]}, {"resource": {"db": "app", "collection": "_coordinator_undo"}, "actions": ["find"]}, {"resource": {"db": "app", "collection": "_coordinator_fences"}, "actions": ["find"]}, {"resource": {"db": "app", "collection": "_coordinator_shares"}, "actions": ["find"]}])
