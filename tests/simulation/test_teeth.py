@@ -28,6 +28,7 @@ ROUGH = {
     ),
     "tombstone": ("lates=0.2", "undo_age_seconds=600.0"),
     "waiting-in-doubt": (
+        "hot=0.9",
         "losses=0.1",
         "lates=0.1",
         "freezes=0.02",
