@@ -73,6 +73,8 @@ class FaultPoint(StrEnum):
     PIVOT_WRITTEN = "pivot.written"
     PIVOT_CONCLUDED = "pivot.concluded"
     PIVOT_AFTER = "pivot.after"
+    FORETOLD_BEFORE = "foretold.before"
+    FORETOLD_AFTER = "foretold.after"
     COMPENSATE_BEFORE = "compensate.before"
     COMPENSATE_FENCED = "compensate.fenced"
     COMPENSATE_WRITTEN = "compensate.written"

@@ -227,14 +227,14 @@ class JournalPivot:
             _known(decided.at),
             packed,
         )
-        reach(FaultPoint.PIVOT_BEFORE)
+        reach(FaultPoint.FORETOLD_BEFORE)
         try:
             row = await conclude_foretold(self._pool, self._worker, foretold, endings)
         except NotAsForetold as mistaken:
             if mistaken.made_otherwise and self._tables is not None:
                 self._tables.not_foretold(foretold)
             raise
-        reach(FaultPoint.PIVOT_AFTER)
+        reach(FaultPoint.FORETOLD_AFTER)
         decided.outbox_row, decided.packed_bytes = row, len(packed or b"")
         self._keep_fresh(decided)
         return decided.result()

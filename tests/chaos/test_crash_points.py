@@ -68,6 +68,8 @@ SHORT = {
     Case("freeze", _P.PIVOT_WRITTEN),
     Case("lose", _P.APPLY_AFTER, "archive"),
     Case("lose", _P.PIVOT_AFTER),
+    Case("kill", _P.FORETOLD_AFTER),
+    Case("lose", _P.FORETOLD_AFTER),
     Case("lose", _P.COMPENSATE_AFTER, "catalog"),
 }
 LONG = os.environ.get("COORDINATOR_CRASH_TEST") == "all"

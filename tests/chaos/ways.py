@@ -25,7 +25,7 @@ from tests.acceptance.harness.outsider import holding, holds, overwrite, stored
 from tests.acceptance.harness.waiting import until
 from tests.acceptance.harness.world import World, new_id
 from tests.chaos.crew import PATIENCE_SECONDS, Crew, Member
-from tests.chaos.workload import Workload, come_to_rest, submit, swept
+from tests.chaos.workload import Workload, come_to_rest, submit, submit_one, swept
 
 FORGETFUL = {"COORDINATOR_UNITS__RETENTION_DAYS": "0.00001"}
 _REPOSITORY = Path(__file__).parents[2]
@@ -59,6 +59,16 @@ async def at_work(crew: Crew, workload: Workload, case: Case) -> Member:
     member.arm(case.rule)
     await submit(crew.world, workload)
     await member.meets(case.point)
+    return member
+
+
+async def with_nobody_beside(crew: Crew, workload: Workload, case: Case) -> Member:
+    """A unit comes alone, so that all it does can be foretold; the others come later."""
+    member = await crew.on_duty()
+    member.arm(case.rule)
+    await submit_one(crew.world, workload)
+    await member.meets(case.point)
+    await submit(crew.world, workload)
     return member
 
 
@@ -155,6 +165,7 @@ WAYS: dict[str, Way] = {
     **dict.fromkeys(("mark", "set_aside"), with_a_deadly_record),
     **dict.fromkeys(("leave", "release"), when_leaving),
     "begin_reading": after_a_death,
+    "foretold": with_nobody_beside,
     "unpack": with_a_compressed_batch,
     "aside": with_a_topic_that_refuses,
 }

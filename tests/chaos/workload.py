@@ -64,10 +64,8 @@ async def seed(world: World, workload: Workload, first_account: int) -> None:
 async def submit(world: World, workload: Workload) -> None:
     """Submit the round's units, with duplicates among them."""
     base = workload.first_account
-    for number in range(8):
-        unit_id = new_id()
-        workload.good.append(unit_id)
-        await _place(world, workload, unit_id, base + number % ACCOUNTS, "-1.50")
+    for _ in range(8):
+        await submit_one(world, workload)
     for number in range(4):
         unit_id = new_id()
         workload.refused_at_the_pivot.append(unit_id)
@@ -80,6 +78,13 @@ async def submit(world: World, workload: Workload) -> None:
     for unit_id, number in zip(workload.good[:2], range(2), strict=True):
         workload.duplicated.append(unit_id)
         await _place(world, workload, unit_id, base + number % ACCOUNTS, "-1.50")
+
+
+async def submit_one(world: World, workload: Workload) -> None:
+    """Submit a unit that commits, on the next account in turn."""
+    unit_id, account = new_id(), workload.first_account + len(workload.good) % ACCOUNTS
+    workload.good.append(unit_id)
+    await _place(world, workload, unit_id, account, "-1.50")
 
 
 async def _place(world: World, workload: Workload, unit_id: str, account: int, delta: str) -> None:
