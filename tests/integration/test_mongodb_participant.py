@@ -898,6 +898,8 @@ async def test_documents_that_are_large_together_are_read_in_smaller_batches(
     for attempt in (place.participant.load, partial(place.participant.apply, 0)):
         with pytest.raises(StoreBusy, match="too many bytes"):
             await attempt(batch)
+        status = place.client.admin.command("serverStatus")
+        assert status["metrics"]["cursor"]["open"]["total"] == 0, "none stays open in the server"
     tried = await try_in_parts(batch, partial(place.participant.apply, 0))
     assert [seq for each in tried.results for seq in each.done] == [each.seq for each in batch]
     assert len(tried.results) == 2, "in two halves"

@@ -326,6 +326,8 @@ async def _find(
     reading = _Reading(command, bytes_max)
     while (more := reading.next) is not None:
         reading.take(await read(more))
+    if reading.is_too_much:
+        raise FoundTooMuch
     return reading.found
 
 
@@ -335,19 +337,28 @@ def _find_plainly(
     reading = _Reading(command, bytes_max)
     while (more := reading.next) is not None:
         reading.take(read(more))
+    if reading.is_too_much:
+        raise FoundTooMuch
     return reading.found
 
 
 class _Reading:
-    """A cursor being read: the ``next`` command, until there is none, and what was ``found``."""
+    """A cursor being read: the ``next`` command, until there is none, and what was ``found``.
+
+    One that gives too much is closed with the last command, or it would stay open in the server.
+    """
 
     def __init__(self, command: Command, bytes_max: int | None) -> None:
         self.next: Command | None = {**command, "batchSize": _BATCH_SIZE}
         self.found: list[bytes] = []
+        self.is_too_much = False
         self._collection = command["find"]
         self._bytes_left = bytes_max
 
     def take(self, reply: Mapping[str, Any]) -> None:
+        if self.is_too_much:
+            self.next = None
+            return
         cursor = reply["cursor"]
         documents = cursor["firstBatch"] if "firstBatch" in cursor else cursor["nextBatch"]
         came = [bytes(document.raw) for document in documents]
@@ -363,4 +374,6 @@ class _Reading:
         if self._bytes_left is not None:  # a reply alone is bounded by the server
             self._bytes_left -= sum(map(len, came))
             if self._bytes_left < 0:
-                raise FoundTooMuch
+                self.is_too_much = True
+                self.found.clear()
+                self.next = {"killCursors": self._collection, "cursors": [cursor["id"]]}
