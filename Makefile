@@ -40,8 +40,8 @@ check: $(STAMP) ## format, lint, types, imports, unit and property tests; needs 
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(FAST_TESTS)
 
-# Two processes with servers of their own each: most tests wait more than they compute.
-TEST_PROCESSES ?= 2
+# Processes with servers of their own each: most tests wait more than they compute, so one more than cores.
+TEST_PROCESSES ?= 3
 
 test: $(STAMP) ## every test, against real servers that it starts by itself
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder tests
