@@ -8,7 +8,8 @@ letters are written by the relay, which writes nothing of that sort.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,10 +31,16 @@ _CLOSE_SECONDS = 5.0
 
 
 class LetterTopic:
-    """One dead-letter topic, open for reading."""
+    """One dead-letter topic, open for reading.
+
+    Reading raises `TimeoutError` when nothing has come forward for long: the driver would wait for
+    its brokers for ever.
+    """
 
     def __init__(self, consumer: AIOKafkaConsumer, topic: str, partitions: int) -> None:
         self._consumer = consumer
+        self._stood: list[int] = []
+        self._moved_at = time.monotonic()
         self._places = [TopicPartition(topic, number) for number in range(partitions)]
 
     async def read(self, since_ms: int | None) -> AsyncIterator[Letter]:
@@ -52,7 +59,7 @@ class LetterTopic:
         for place in left:
             self._consumer.seek(place, begins[place])
         while left:
-            for place, letter in await self._fetch():
+            for place, letter in await self._fetch(sorted(left)):
                 if letter.offset < ends[place]:
                     yield letter
             for place in list(left):
@@ -73,13 +80,18 @@ class LetterTopic:
         self._consumer.assign([place])
         self._consumer.seek(place, offset)
         while await self._consumer.position(place) <= offset:
-            for _, letter in await self._fetch():
+            for _, letter in await self._fetch([place]):
                 return letter if letter.offset == offset else None
         return None
 
-    async def _fetch(self) -> list[tuple[TopicPartition, Letter]]:
+    async def _fetch(self, places: Sequence[TopicPartition]) -> list[tuple[TopicPartition, Letter]]:
         with bounded_fetch():
             fetched = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_RECORDS_MAX)
+        stand = [await self._consumer.position(place) for place in places]
+        if stand != self._stood:
+            self._stood, self._moved_at = stand, time.monotonic()
+        elif time.monotonic() - self._moved_at > _ASK_SECONDS:
+            raise TimeoutError
         return [
             (place, letter_of(r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)))
             for place, records in fetched.items()
