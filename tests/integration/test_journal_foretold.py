@@ -17,22 +17,23 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from coordinator.domain.decide import decide_branch
+from coordinator.domain.decide import Effect, decide_branch
 from coordinator.domain.entity import FieldType
 from coordinator.domain.entity import Mapping as EntityMapping
 from coordinator.domain.errors import Problem
 from coordinator.domain.lifecycle import Status
 from coordinator.domain.operation import Operation, Unit
 from coordinator.domain.preview import NOTHING_SEEN, Preview
+from coordinator.domain.publishing import Done
 from coordinator.domain.sharing import Line
 from coordinator.domain.values import JsonText
 from coordinator.engine.forecast import Forecast
 from coordinator.engine.ports import Candidate, Concluded
 from coordinator.participants.postgresql.tables import Tables
-from tests.admissions import arrival, batch
+from tests.admissions import SHOP, arrival, batch
 from tests.journal_worker import JournalWorker, a_worker
 from tests.live_columns import columns_of
-from tests.units import entity, mapping, update
+from tests.units import entity, insert, mapping, update
 
 pytestmark = pytest.mark.integration
 
@@ -328,3 +329,23 @@ async def test_sharers_of_a_row_are_not_foretold(place: Place) -> None:
     ]
     row = await place.connection.fetchrow("SELECT money, version FROM things WHERE id = 1")
     assert tuple(row) == (Decimal("98.50"), 6)
+
+
+async def test_a_journal_of_its_own_concludes_in_one_statement(postgres_dsn: str) -> None:
+    """Without tables of users beside it there is nothing that could come otherwise."""
+    async with a_worker(postgres_dsn, pivot_store=None, tables=None) as worker:
+        await worker.mappings.remember(SHOP)
+        records = [arrival(name, insert("order", name), on=SHOP) for name in ("one", "two")]
+        admitted = await worker.admission.admit(batch(*records, expected={0: None}), SHOP)
+        done = Done(0, Effect.CREATED, None, b'{"_id":"o"}', None)
+        candidates = [Candidate(unit, (done,), in_doubt=True) for unit in admitted.units]
+        await worker.operators.cancel("two", "no more")
+        concluded = await worker.pivot.conclude(candidates[:1], [])
+        assert list(concluded.ended) == [candidates[0].unit.seq]
+        # A cancel is not foreseen: this one goes step by step.
+        stopped = await worker.pivot.conclude(candidates[1:], [])
+        assert list(stopped.compensating) == [candidates[1].unit.seq]
+        assert [each.topic for each in await worker.published()] == [
+            "test.changes.order",
+            "test.outcomes",
+        ]
